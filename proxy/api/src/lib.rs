@@ -1,0 +1,67 @@
+//! The wire: messages and services between the two planes, generated from `proto/`.
+//!
+//! This crate holds no behaviour. Decoding into types that cannot be wrong is the work of
+//! `policy` and `discovery`.
+
+#![allow(
+    missing_docs,
+    clippy::pedantic,
+    clippy::all,
+    reason = "generated code; the documentation is in proto/"
+)]
+
+/// The stock protocol.
+pub mod io {
+    pub mod linkerd {
+        pub mod proxy {
+            pub mod net {
+                tonic::include_proto!("io.linkerd.proxy.net");
+            }
+            pub mod meta {
+                tonic::include_proto!("io.linkerd.proxy.meta");
+            }
+            pub mod http_types {
+                tonic::include_proto!("io.linkerd.proxy.http_types");
+            }
+            pub mod http_route {
+                tonic::include_proto!("io.linkerd.proxy.http_route");
+            }
+            pub mod grpc_route {
+                tonic::include_proto!("io.linkerd.proxy.grpc_route");
+            }
+            pub mod tls_route {
+                tonic::include_proto!("io.linkerd.proxy.tls_route");
+            }
+            pub mod opaque_route {
+                tonic::include_proto!("io.linkerd.proxy.opaque_route");
+            }
+            pub mod identity {
+                tonic::include_proto!("io.linkerd.proxy.identity");
+            }
+            pub mod destination {
+                tonic::include_proto!("io.linkerd.proxy.destination");
+            }
+            pub mod inbound {
+                tonic::include_proto!("io.linkerd.proxy.inbound");
+            }
+            pub mod outbound {
+                tonic::include_proto!("io.linkerd.proxy.outbound");
+            }
+        }
+    }
+}
+
+/// The header between two proxies.
+pub mod transport {
+    tonic::include_proto!("transport.l5d.io");
+}
+
+/// Our own service beside the stock ones.
+pub mod trust {
+    tonic::include_proto!("tulle.trust");
+}
+
+pub use io::linkerd::proxy::{
+    destination, grpc_route, http_route, http_types, identity, inbound, meta, net, opaque_route,
+    outbound, tls_route,
+};
