@@ -1,1 +1,59 @@
-//! tulle-outbound
+//! Serves the connections that the local application opens.
+//!
+//! The phases: where was it going → what is known of that destination → which protocol does
+//! it speak → which backend → which endpoint. Requests are balanced one by one, other
+//! connections as a whole. Nothing here knows the inbound half.
+
+mod balancer;
+mod connector;
+mod destination;
+mod http;
+mod labels;
+mod observe;
+mod serve;
+mod shard;
+mod tcp;
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use tokio::net::TcpStream;
+use tulle_core::{Reason, Refusal};
+use tulle_telemetry::Counted;
+use tulle_transport::{Accepted, Prefixed};
+
+pub use crate::shard::{Parts, Shard};
+
+/// How long a connection waits for the first word about its destination. The stock proxy
+/// waits for ever; a client that is told has a chance to try again.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serve one connection until it ends.
+pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
+    let Accepted { io, peer, local, orig_dst } = accepted;
+    let target = orig_dst.unwrap_or(local);
+    if let Err(refusal) = accept(&shard, io, local, target).await {
+        tracing::debug!(
+            client = %peer,
+            %target,
+            reason = refusal.reason.code(),
+            %refusal,
+            "connection refused"
+        );
+        shard.refused(&refusal);
+    }
+}
+
+async fn accept(
+    shard: &Rc<Shard>,
+    io: TcpStream,
+    local: SocketAddr,
+    target: SocketAddr,
+) -> Result<(), Refusal> {
+    if target == local || target.ip().is_loopback() || shard.is_own_port(target) {
+        return Err(Refusal::new(Reason::Loop, "the connection would come back to this proxy"));
+    }
+    let client = Prefixed::new(Counted::new(io, shard.accepted_metrics(target)));
+    let destination = shard.destination(target);
+    let compiled = destination.ready(DISCOVERY_TIMEOUT).await?;
+    serve::serve(shard, &destination, &compiled, client).await
+}

@@ -1,0 +1,90 @@
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream};
+use tracing::error;
+use tulle_config::Config;
+use tulle_core::Direction;
+use tulle_transport::{Accepted, AcceptedOptions, ListenOptions, accept, listen};
+
+use crate::AppError;
+
+/// A connection on its way from the shard that accepted it to the one that serves it.
+pub(crate) struct Handed {
+    direction: Direction,
+    socket: std::net::TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    orig_dst: Option<SocketAddr>,
+}
+
+impl Handed {
+    /// Take the socket out of this shard's reactor.
+    pub(crate) fn new(direction: Direction, accepted: Accepted) -> std::io::Result<Self> {
+        let Accepted { io, peer, local, orig_dst } = accepted;
+        Ok(Self { direction, socket: io.into_std()?, peer, local, orig_dst })
+    }
+
+    /// Put it into this shard's.
+    pub(crate) fn take(self) -> std::io::Result<(Direction, Accepted)> {
+        let Self { direction, socket, peer, local, orig_dst } = self;
+        let io = TcpStream::from_std(socket)?;
+        Ok((direction, Accepted { io, peer, local, orig_dst }))
+    }
+}
+
+/// One port of the data path.
+pub(crate) struct Listener {
+    pub(crate) direction: Direction,
+    socket: TcpListener,
+    options: AcceptedOptions,
+}
+
+/// Bind all ports of the data path; must be called in the runtime that accepts.
+pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, AppError> {
+    let inbound = &config.inbound;
+    let mut listeners = vec![Listener {
+        direction: Direction::Inbound,
+        socket: bind_one(inbound.listen)?,
+        options: AcceptedOptions {
+            keepalive: inbound.accept_keepalive,
+            user_timeout: inbound.accept_user_timeout,
+        },
+    }];
+    let outbound = &config.outbound;
+    for address in &outbound.listen {
+        let socket = match bind_one(*address) {
+            // A machine without IPv6 has no `::1`, and nothing that would come from there.
+            Err(_) if address.is_ipv6() && outbound.listen.len() > 1 => continue,
+            result => result?,
+        };
+        listeners.push(Listener {
+            direction: Direction::Outbound,
+            socket,
+            options: AcceptedOptions {
+                keepalive: outbound.accept_keepalive,
+                user_timeout: outbound.accept_user_timeout,
+            },
+        });
+    }
+    Ok(listeners)
+}
+
+fn bind_one(address: SocketAddr) -> Result<TcpListener, AppError> {
+    listen(address, &ListenOptions::default())
+        .map_err(|source| AppError::Listen { address, source })
+}
+
+impl Listener {
+    /// Accept until the listener itself breaks; `take` must not wait.
+    pub(crate) async fn accept(self, take: impl Fn(Direction, Accepted)) {
+        loop {
+            match accept(&self.socket, &self.options).await {
+                Ok(accepted) => take(self.direction, accepted),
+                Err(error) => {
+                    error!(%error, direction = self.direction.label(), "the listener broke");
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Serves one HTTP/1 connection.
+//!
+//! Requests are answered one after the other. What a client sends ahead stays unread, but
+//! for one buffer, until its turn comes. A request that is malformed is answered here with
+//! 400 or 431, and the connection ends: where the next request begins is then unknown.
+//!
+//! A client that has closed its own side still gets its answer; one whose connection is
+//! reset gets none, and the service's future is dropped.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Method, Response as HttpResponse, StatusCode, Version, header};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep},
+};
+use tulle_core::{Reason, Refusal};
+
+use super::{
+    Http1Options,
+    decode::Decoder,
+    encode::{self, Answering, Framing, Outgoing, PumpError, Sink},
+    io::{Buffered, Stream},
+    parse::{self, Length, Limits, Malformed, RequestHead},
+};
+use crate::{
+    Body, Drain, Facts, Interim, Response, ServeError, Service,
+    body::{Next, Remaining, RequestSource},
+    drain::{Stage, Watch},
+    headers::tokens,
+    refuse,
+};
+
+/// What is read and thrown away of a request that was answered before its end, so that its
+/// connection can be used again or its client reads the answer and not a reset.
+const DISCARD_MAX: u64 = 256 * 1024;
+/// And for how long.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// Serve a connection until both sides are done with it.
+///
+/// # Errors
+///
+/// When it ended otherwise. A malformed request has been answered.
+pub async fn serve<I, S>(
+    io: I,
+    service: Rc<S>,
+    options: &Http1Options,
+    drain: Drain,
+) -> Result<(), ServeError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service,
+{
+    let connection = Rc::new(Connection::new(io, options.limits()));
+    let mut idle = Idle { watch: drain.watch(), timeout: options.idle_timeout, timer: None };
+    drop(drain);
+    loop {
+        match connection.next_head(options, &mut idle).await? {
+            Turn::Head(head) => {
+                if !connection.exchange(head, &*service, &idle.watch).await? {
+                    return connection.close().await;
+                }
+            }
+            Turn::Malformed(malformed) => {
+                let refusal = malformed.request_refusal();
+                connection.answer_malformed(&refusal).await;
+                return Err(ServeError::Malformed(refusal));
+            }
+            Turn::Partial => return Err(ServeError::HeadTimeout),
+            Turn::End => return connection.close().await,
+        }
+    }
+}
+
+/// What the wait for a request ended with.
+enum Turn {
+    Head(RequestHead),
+    Malformed(Malformed),
+    /// A head was begun, and its rest is not here yet.
+    Partial,
+    /// The client is done, or we are.
+    End,
+}
+
+/// What ends the wait for the next request.
+struct Idle {
+    watch: Watch,
+    timeout: Option<Duration>,
+    /// Armed at most once per time-out, whatever the number of requests meanwhile.
+    timer: Option<(Pin<Box<Sleep>>, Instant)>,
+}
+
+impl Idle {
+    fn poll(&mut self, since: &mut Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.watch.poll(Stage::Closed, cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(timeout) = self.timeout else { return Poll::Pending };
+        let deadline = *since.get_or_insert_with(Instant::now) + timeout;
+        loop {
+            let (timer, armed_for) = self.timer.get_or_insert_with(|| {
+                (Box::pin(tokio::time::sleep_until(deadline)), deadline)
+            });
+            ready!(timer.as_mut().poll(cx));
+            if *armed_for >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+            *armed_for = deadline;
+        }
+    }
+}
+
+struct Connection<I>(RefCell<State<I>>);
+
+struct State<I> {
+    io: Buffered<I>,
+    limits: Limits,
+    decoder: Decoder,
+    /// Counts exchanges, so that a body that outlives its own reads nothing of the next.
+    epoch: u32,
+    /// 1xx may be sent.
+    interim: bool,
+    /// The client may hold its body back until it is told to go on.
+    awaits_continue: bool,
+}
+
+impl<I: Stream> Connection<I> {
+    fn new(io: I, limits: Limits) -> Self {
+        Self(RefCell::new(State {
+            io: Buffered::new(io),
+            limits,
+            decoder: Decoder::new(Length::None, limits),
+            epoch: 0,
+            interim: false,
+            awaits_continue: false,
+        }))
+    }
+
+    async fn next_head(&self, options: &Http1Options, idle: &mut Idle) -> io::Result<Turn> {
+        let mut since = None;
+        let turn = poll_fn(|cx| self.0.borrow_mut().poll_turn(cx, &mut since, idle)).await?;
+        if !matches!(turn, Turn::Partial) {
+            return Ok(turn);
+        }
+        // Rare, so its state is not a part of every connection's.
+        Box::pin(async {
+            let rest = poll_fn(|cx| self.0.borrow_mut().poll_rest(cx));
+            tokio::time::timeout(options.header_timeout, rest).await.unwrap_or(Ok(Turn::Partial))
+        })
+        .await
+    }
+
+    /// Answer one request; returns whether another one may follow.
+    async fn exchange<S: Service>(
+        self: &Rc<Self>,
+        head: RequestHead,
+        service: &S,
+        watch: &Watch,
+    ) -> Result<bool, ServeError> {
+        let answering = Answering {
+            head: head.request.method() == Method::HEAD,
+            http10: head.request.version() == Version::HTTP_10,
+            tunnel: head.tunnel,
+            connect: head.request.method() == Method::CONNECT,
+        };
+        let keep_alive = head.keep_alive;
+        let response = self.call(head, service).await?;
+        self.respond(response, answering, keep_alive, watch).await
+    }
+
+    async fn call<S: Service>(
+        self: &Rc<Self>,
+        head: RequestHead,
+        service: &S,
+    ) -> Result<Response, ServeError> {
+        let epoch = self.0.borrow_mut().begin(&head);
+        let source: Rc<dyn RequestSource> = Rc::<Self>::clone(self);
+        let body = if head.length == Length::None && !head.tunnel {
+            Body::empty()
+        } else {
+            Body::request(Rc::clone(&source), epoch)
+        };
+        let request = head.request.map(|()| body);
+        // Boxed, so that a connection is not as large as a request while it is idle.
+        let mut call = Box::pin(service.call(request, Interim::http1(source, epoch)));
+        poll_fn(|cx| match call.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Ok(response)),
+            Poll::Pending => self.0.borrow_mut().poll_meanwhile(cx).map(Err),
+        })
+        .await
+        .map_err(ServeError::Io)
+    }
+
+    async fn respond(
+        &self,
+        mut response: Response,
+        answering: Answering,
+        keep_alive: bool,
+        watch: &Watch,
+    ) -> Result<bool, ServeError> {
+        let framing = encode::response_framing(&response, answering).unwrap_or_else(|| {
+            let refusal = Refusal::new(Reason::BadResponse, "the response's head contradicts itself");
+            response = refuse(&refusal, Facts::http1());
+            Framing::Nothing
+        });
+        let tunnel = framing == Framing::Raw
+            && (response.status() == StatusCode::SWITCHING_PROTOCOLS || answering.connect);
+        let close = {
+            let mut state = self.0.borrow_mut();
+            let close = !keep_alive
+                || framing == Framing::Raw
+                || watch.reached(Stage::Draining)
+                || state.must_close(&response);
+            encode::response(state.io.stage(), &response, framing, answering, close && !tunnel);
+            state.interim = false;
+            if tunnel {
+                state.decoder.become_tunnel();
+            }
+            close
+        };
+        let mut body = response.into_body();
+        let mut outgoing = Outgoing::new(framing);
+        let pumped = poll_fn(|cx| {
+            let pumped = outgoing.poll_pump(&mut body, Shared(self), cx);
+            if pumped.is_pending() {
+                // Blocked by the client's slowness in reading, perhaps.
+                let _ = body.poll_upload(cx);
+                if let Poll::Ready(error) = self.0.borrow_mut().poll_meanwhile(cx) {
+                    return Poll::Ready(Err(PumpError::Io(error)));
+                }
+            }
+            pumped
+        })
+        .await;
+        match pumped {
+            Ok(()) => {}
+            Err(PumpError::Io(error)) => return Err(error.into()),
+            Err(PumpError::Body(error)) => {
+                // The client gets what there is, and sees that the end is missing.
+                poll_fn(|cx| self.0.borrow_mut().io.poll_write_out(cx)).await?;
+                return Err(ServeError::ResponseFailed(error.to_string()));
+            }
+        }
+        if tunnel {
+            poll_fn(|cx| self.0.borrow_mut().io.poll_shutdown(cx)).await?;
+            poll_fn(|cx| body.poll_upload(cx)).await;
+            return Ok(false);
+        }
+        drop(body);
+        if self.0.borrow_mut().end(close) {
+            return Ok(!close);
+        }
+        Ok(Box::pin(self.end_early(close)).await)
+    }
+
+    /// Tell the client that nothing more comes. It may be gone already.
+    async fn close(&self) -> Result<(), ServeError> {
+        let _ = poll_fn(|cx| self.0.borrow_mut().io.poll_shutdown(cx)).await;
+        Ok(())
+    }
+
+    /// End an exchange of which something is unread; returns whether another may follow.
+    async fn end_early(&self, close: bool) -> bool {
+        if !close {
+            let rest = poll_fn(|cx| self.0.borrow_mut().poll_discard_body(cx));
+            if matches!(tokio::time::timeout(DISCARD_TIME, rest).await, Ok(true)) {
+                self.0.borrow_mut().end(false);
+                return true;
+            }
+        }
+        self.linger().await;
+        false
+    }
+
+    /// Close our side and read on for a while: closing both with something unread makes the
+    /// kernel send a reset, which can destroy the answer before the client has read it.
+    async fn linger(&self) {
+        let mut left = DISCARD_MAX;
+        let _ = tokio::time::timeout(
+            DISCARD_TIME,
+            poll_fn(|cx| {
+                let mut state = self.0.borrow_mut();
+                ready!(state.io.poll_shutdown(cx))?;
+                while left > 0 {
+                    let data = ready!(state.io.poll_data(left, cx))?;
+                    if data.is_empty() {
+                        break;
+                    }
+                    left -= data.len() as u64;
+                }
+                Poll::Ready(io::Result::Ok(()))
+            }),
+        )
+        .await;
+    }
+
+    async fn answer_malformed(&self, refusal: &Refusal) {
+        {
+            let mut state = self.0.borrow_mut();
+            let response = refuse(refusal, Facts::http1());
+            let answering = Answering { head: false, http10: false, tunnel: false, connect: false };
+            encode::response(state.io.stage(), &response, Framing::Nothing, answering, true);
+        }
+        Box::pin(self.linger()).await;
+    }
+}
+
+impl<I: Stream> State<I> {
+    fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        since: &mut Option<Instant>,
+        idle: &mut Idle,
+    ) -> Poll<io::Result<Turn>> {
+        if let Poll::Ready(turn) = self.poll_rest(cx) {
+            return Poll::Ready(turn);
+        }
+        // A line end that some clients send behind a body begins no request.
+        if *self.io.input == *b"\r\n" {
+            self.io.input.clear();
+            self.io.parsed();
+        }
+        if !self.io.input.is_empty() {
+            return Poll::Ready(Ok(Turn::Partial));
+        }
+        self.io.release_buffers();
+        idle.poll(since, cx).map(|()| Ok(Turn::End))
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+        loop {
+            if self.io.worth_parsing(self.limits.max_head) {
+                match parse::request(&mut self.io.input, self.limits) {
+                    Ok(Some(head)) => {
+                        self.io.parsed();
+                        return Poll::Ready(Ok(Turn::Head(head)));
+                    }
+                    Ok(None) => {}
+                    Err(malformed) => return Poll::Ready(Ok(Turn::Malformed(malformed))),
+                }
+            }
+            if ready!(self.io.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(Turn::End));
+            }
+        }
+    }
+
+    fn begin(&mut self, head: &RequestHead) -> u32 {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.decoder = Decoder::new(head.length, self.limits);
+        self.interim = head.request.version() != Version::HTTP_10;
+        self.awaits_continue = head.expects_continue;
+        self.epoch
+    }
+
+    /// While the service works: send 1xx on, and notice a client that is gone.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.io.is_written()
+            && let Poll::Ready(Err(error)) = self.io.poll_write_out(cx)
+        {
+            return Poll::Ready(error);
+        }
+        if self.decoder.is_done()
+            && self.io.input.is_empty()
+            && !self.io.eof
+            && let Poll::Ready(Err(error)) = self.io.poll_fill(cx)
+        {
+            return Poll::Ready(error);
+        }
+        Poll::Pending
+    }
+
+    /// Whether the connection cannot go on after this response.
+    fn must_close(&self, response: &Response) -> bool {
+        let asked_to = response.headers().get_all(header::CONNECTION).iter().any(|value| {
+            tokens(value.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"close"))
+        });
+        // An answer to a request whose body was not wanted: is the rest worth reading?
+        let unread = response.body().is_end_stream()
+            && match self.decoder.remaining() {
+                Remaining::Nothing => false,
+                Remaining::Exactly(left) => left > DISCARD_MAX,
+                Remaining::Unknown => true,
+            };
+        asked_to || unread || self.io.eof || (self.awaits_continue && !self.decoder.is_done())
+    }
+
+    /// After the response: whether nothing of the request is left unread.
+    fn end(&mut self, close: bool) -> bool {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.decoder.is_done() && !(close && !self.io.input.is_empty())
+    }
+
+    fn poll_discard_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut left = DISCARD_MAX;
+        loop {
+            match ready!(self.decoder.poll_frame(&mut self.io, cx)) {
+                None => return Poll::Ready(true),
+                Some(Err(_)) => return Poll::Ready(false),
+                Some(Ok(frame)) => {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    match left.checked_sub(length) {
+                        Some(rest) => left = rest,
+                        None => return Poll::Ready(false),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<I: Stream> RequestSource for Connection<I> {
+    fn poll_frame(&self, epoch: u32, cx: &mut Context<'_>) -> Next {
+        let State { io, decoder, epoch: current, .. } = &mut *self.0.borrow_mut();
+        if *current != epoch {
+            return Poll::Ready(Some(Err(crate::BodyError::Gone)));
+        }
+        decoder.poll_frame(io, cx)
+    }
+
+    fn remaining(&self, epoch: u32) -> Remaining {
+        let state = self.0.borrow();
+        if state.epoch == epoch { state.decoder.remaining() } else { Remaining::Unknown }
+    }
+
+    fn informational(&self, epoch: u32, response: &HttpResponse<()>) {
+        let mut state = self.0.borrow_mut();
+        if state.epoch == epoch && state.interim {
+            state.awaits_continue &= response.status() != StatusCode::CONTINUE;
+            encode::informational(state.io.stage(), response);
+        }
+    }
+}
+
+struct Shared<'a, I>(&'a Connection<I>);
+
+impl<I: Stream> Sink for Shared<'_, I> {
+    type Io = I;
+    fn with<R>(&mut self, act: impl FnOnce(&mut Buffered<I>) -> R) -> R {
+        act(&mut self.0.0.borrow_mut().io)
+    }
+}

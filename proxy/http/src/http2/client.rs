@@ -1,0 +1,274 @@
+//! One HTTP/2 connection to a server, shared by any number of requests.
+//!
+//! A task of its own drives the connection. A request is handed back to the caller when the
+//! server cannot have processed it: the connection was ending before it was sent, or the
+//! server refused the stream or named it as not seen in its GOAWAY.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason as H2Reason, RecvStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::{HeaderValue, Method, header, request::Parts};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tulle_core::{Reason, Refusal};
+
+use super::{
+    Http2Options,
+    keep_alive::{Heard, KeepAlive},
+    stream::{Incoming, Outgoing, PumpError},
+};
+use crate::{
+    Body, BodyError, Interim, Request, Reset, Response, SendError, headers::strip_hop_by_hop,
+    lease::Lease, orig_proto::set_authority,
+};
+
+/// A handle to a connection; cheap to clone. The connection ends when its handles and its
+/// requests do.
+#[derive(Clone)]
+pub struct Connection(Rc<Handle>);
+
+struct Handle {
+    sender: SendRequest<Bytes>,
+    driver: Rc<Driver>,
+    in_flight: Rc<Cell<usize>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // `h2` does not notice by itself that nobody can send any more.
+        if let Some(waker) = self.driver.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Driver {
+    waker: RefCell<Option<Waker>>,
+    ended: Cell<bool>,
+}
+
+impl Connection {
+    /// Speak HTTP/2 over `io`, driven by a task of the current shard.
+    ///
+    /// # Errors
+    ///
+    /// When the preface could not be sent.
+    pub async fn connect<I>(io: I, options: &Http2Options) -> Result<Self, Refusal>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (io, heard) = Heard::new(io);
+        let (sender, mut connection) =
+            builder(options).handshake::<_, Bytes>(io).await.map_err(|error| refusal(&error))?;
+        let mut keep_alive = KeepAlive::new(connection.ping_pong(), heard, options);
+        let driver = Rc::new(Driver::default());
+        let shared = Rc::clone(&driver);
+        tokio::task::spawn_local(async move {
+            poll_fn(|cx| {
+                if Pin::new(&mut connection).poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                shared.waker.replace(Some(cx.waker().clone()));
+                keep_alive.as_mut().map_or(Poll::Pending, |keep_alive| keep_alive.poll(cx))
+            })
+            .await;
+            shared.ended.set(true);
+        });
+        Ok(Self(Rc::new(Handle { sender, driver, in_flight: Rc::default() })))
+    }
+
+    /// Whether a request can still be sent: the server has not said that it is going away.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.0.driver.ended.get()
+            && !matches!(
+                self.0.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop())),
+                Poll::Ready(Err(_))
+            )
+    }
+
+    /// Requests whose exchange is not over.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.get()
+    }
+
+    /// Whether the server takes another request now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < self.0.sender.current_max_send_streams()
+    }
+
+    /// Send a request and wait for the head of its response.
+    ///
+    /// # Errors
+    ///
+    /// When no response came.
+    pub async fn send(&self, request: Request, interim: &Interim) -> Result<Response, SendError> {
+        let lease = Lease::new(&self.0.in_flight);
+        let mut sender = self.0.sender.clone();
+        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
+            return Err(send_error(&error).handing_back(request));
+        }
+        let (head, body) = request.into_parts();
+        let tunnel = head.method == Method::CONNECT;
+        let ended = body.is_end_stream() && !tunnel;
+        let (response, stream) = match sender.send_request(wire_head(head.clone(), &body), ended) {
+            Ok(sent) => sent,
+            Err(error) => {
+                let request = Request::from_parts(head, body);
+                return Err(send_error(&error).handing_back(request));
+            }
+        };
+        drop(sender);
+        let outgoing = (!ended).then(|| Outgoing::new(body, stream, false));
+        let mut exchange = Exchange { response, outgoing, hold: tunnel, touched: false };
+        match poll_fn(|cx| exchange.poll(interim, cx)).await {
+            Ok(response) => Ok(exchange.respond(response, tunnel, lease)),
+            Err(Failure::Body(error)) => {
+                Err(SendError { refusal: error.refusal(), request: None, reset: None })
+            }
+            Err(Failure::Stream(error)) => {
+                let failed = send_error(&error);
+                match exchange.untouched_body() {
+                    Some(body) if was_not_processed(&error) => {
+                        Err(failed.handing_back(Request::from_parts(head, body)))
+                    }
+                    _ => Err(failed),
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+fn builder(options: &Http2Options) -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(options.stream_window)
+        .initial_connection_window_size(options.connection_window)
+        .max_frame_size(options.max_frame_size)
+        .max_header_list_size(options.max_header_list)
+        .max_send_buffer_size(options.max_send_buffer);
+    builder
+}
+
+/// What goes onto the wire: nothing of one hop, and the authority in its own place.
+fn wire_head(mut head: Parts, body: &Body) -> http::Request<()> {
+    strip_hop_by_hop(&mut head.headers);
+    if let Some(host) = head.headers.remove(header::HOST)
+        && head.uri.authority().is_none()
+    {
+        set_authority(&mut head.uri, &host);
+    }
+    if let Some(length @ 1..) = body.exact_length()
+        && head.method != Method::CONNECT
+    {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    head.version = http::Version::HTTP_2;
+    http::Request::from_parts(head, ())
+}
+
+struct Exchange {
+    response: ResponseFuture,
+    outgoing: Option<Outgoing>,
+    /// What is to be sent belongs into a tunnel that is not open yet.
+    hold: bool,
+    touched: bool,
+}
+
+enum Failure {
+    Body(BodyError),
+    Stream(h2::Error),
+}
+
+impl Exchange {
+    fn poll(
+        &mut self,
+        interim: &Interim,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<http::Response<RecvStream>, Failure>> {
+        if !self.hold
+            && let Some(outgoing) = &mut self.outgoing
+        {
+            let polled = outgoing.poll(cx);
+            self.touched = outgoing.started;
+            match polled {
+                Poll::Ready(Ok(())) => self.outgoing = None,
+                Poll::Ready(Err(PumpError::Body(error))) => {
+                    return Poll::Ready(Err(Failure::Body(error)));
+                }
+                // The response says why, or fails too. The body stays, in case that nothing
+                // of it was taken.
+                Poll::Ready(Err(PumpError::Stream)) => self.hold = true,
+                Poll::Pending => {}
+            }
+        }
+        while let Poll::Ready(Some(Ok(head))) = self.response.poll_informational(cx) {
+            interim.send(head);
+        }
+        Pin::new(&mut self.response).poll(cx).map_err(Failure::Stream)
+    }
+
+    fn respond(
+        self,
+        response: http::Response<RecvStream>,
+        tunnel: bool,
+        lease: Lease,
+    ) -> Response {
+        // Held back and still not wanted: the server has answered without it.
+        let open = !self.hold || (tunnel && response.status().is_success());
+        let outgoing = self.outgoing.filter(|_| open);
+        let (mut head, stream) = response.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        let body = if stream.is_end_stream() && outgoing.is_none() {
+            Body::empty()
+        } else {
+            Body::h2(Box::new(Incoming::new(stream, outgoing, Some(lease))))
+        };
+        Response::from_parts(head, body)
+    }
+
+    fn untouched_body(self) -> Option<Body> {
+        match self.outgoing {
+            _ if self.touched => None,
+            Some(outgoing) => Some(outgoing.body),
+            None => Some(Body::empty()),
+        }
+    }
+}
+
+/// Whether the server says, or the order of events proves, that the request had no effect.
+fn was_not_processed(error: &h2::Error) -> bool {
+    error.is_remote()
+        && (error.is_go_away()
+            || (error.is_reset() && error.reason() == Some(H2Reason::REFUSED_STREAM)))
+}
+
+fn refusal(error: &h2::Error) -> Refusal {
+    let reason =
+        if error.is_library() { Reason::BadResponse } else { Reason::ConnectionLost };
+    Refusal::new(reason, format!("HTTP/2: {error}"))
+}
+
+fn send_error(error: &h2::Error) -> SendError {
+    let reset = error.reason().filter(|_| error.is_reset()).map(Reset);
+    SendError { refusal: refusal(error), request: None, reset }
+}

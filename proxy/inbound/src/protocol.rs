@@ -1,0 +1,145 @@
+//! What is spoken inside a connection whose client is known.
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tulle_core::{Reason, Refusal};
+use tulle_http::{http1, http2};
+use tulle_policy::inbound::{Protocol, ServerPolicy};
+use tulle_transport::{Detected, First, detect_http, fill, first_speaker};
+
+use crate::{
+    Shard,
+    accept::{Client, Peer},
+    http::HttpService,
+    port::Port,
+    tcp,
+};
+
+/// A connection on its way to the application.
+pub(crate) struct Connection {
+    pub(crate) port: Rc<Port>,
+    pub(crate) policy: Arc<ServerPolicy>,
+    pub(crate) peer: Peer,
+    pub(crate) client: Client,
+}
+
+/// Serve by the port's protocol, detecting it where policy says so.
+pub(crate) async fn serve(shard: &Rc<Shard>, connection: Connection) -> Result<(), Refusal> {
+    let Connection { port, policy, peer, mut client } = connection;
+    let detected = match &policy.protocol {
+        // What makes no sense authorizes nobody, whatever it is forwarded as.
+        Protocol::Opaque | Protocol::Tls | Protocol::Invalid(_) => Detected::NotHttp,
+        Protocol::Http2(_) | Protocol::Grpc(_) => Detected::Http2,
+        // An upgraded peer speaks HTTP/2 to an HTTP/1 port; what is neither is HTTP/1's to refuse.
+        Protocol::Http1(_) => {
+            let limit = shard.config.inbound.detect_timeout;
+            match detect(&policy, limit, &mut client).await {
+                Ok(Detected::Http2) => Detected::Http2,
+                _ => Detected::Http1,
+            }
+        }
+        Protocol::Detect { timeout, .. } => {
+            let spoken = fill(&mut client);
+            match first(shard, &port, &policy, &peer, spoken).await? {
+                First::Client => detect(&policy, *timeout, &mut client).await?,
+                First::ClientGone | First::Nobody(None) => return Ok(()),
+                First::Server(leg) | First::Nobody(Some(leg)) => {
+                    return tcp::copy(shard, &port, policy.clone(), &peer, client, leg).await;
+                }
+            }
+        }
+    };
+    match detected {
+        Detected::Http1 => serve_http1(shard, port, peer, client).await,
+        Detected::Http2 => serve_http2(shard, port, peer, client).await,
+        Detected::NotHttp | Detected::NeedMore => {
+            tcp::forward(shard, &port, policy, &peer, client).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Serve HTTP/1; refusals are responses.
+pub(crate) async fn serve_http1(shard: &Rc<Shard>, port: Rc<Port>, peer: Peer, client: Client) {
+    let target = port.target;
+    let service = HttpService::new(shard, port, peer);
+    let served = http1::serve(client, service, &shard.http1, shard.drain.handle()).await;
+    if let Err(error) = served {
+        tracing::debug!(%error, %target, "HTTP/1 connection ended");
+    }
+}
+
+/// Serve HTTP/2; refusals are responses.
+pub(crate) async fn serve_http2(shard: &Rc<Shard>, port: Rc<Port>, peer: Peer, client: Client) {
+    let target = port.target;
+    let service = HttpService::new(shard, port, peer);
+    let served = http2::serve(client, service, &shard.http2, shard.drain.handle()).await;
+    if let Err(error) = served {
+        tracing::debug!(%error, %target, "HTTP/2 connection ended");
+    }
+}
+
+/// Who speaks first. The application is asked only where the server's own authorizations
+/// admit this client to the connection as a whole.
+pub(crate) async fn first(
+    shard: &Rc<Shard>,
+    port: &Rc<Port>,
+    policy: &Arc<ServerPolicy>,
+    peer: &Peer,
+    spoken: impl Future<Output = io::Result<bool>>,
+) -> Result<First<tcp::Leg>, Refusal> {
+    let patience = shard.server_first.borrow().patience(port.target, Instant::now());
+    let limit = shard.config.inbound.detect_timeout;
+    let open = async {
+        let permit = policy.authorize_connection(peer.address.ip(), &peer.tls).ok()?;
+        tcp::open(port, permit).await.ok()
+    };
+    let first = first_speaker(spoken, patience, limit, open).await.map_err(client_lost)?;
+    match &first {
+        First::Server(leg) => {
+            shard.server_first.borrow_mut().learn(port.target, leg.prefix(), Instant::now());
+        }
+        First::Nobody(None) => return Err(silent()),
+        First::Nobody(Some(_)) => silence_is_tcp(policy)?,
+        First::Client | First::ClientGone => {}
+    }
+    Ok(first)
+}
+
+async fn detect(
+    policy: &ServerPolicy,
+    limit: Duration,
+    client: &mut Client,
+) -> Result<Detected, Refusal> {
+    let detected = timeout(limit, async {
+        loop {
+            match detect_http(client.prefix()) {
+                Detected::NeedMore => {
+                    if !fill(client).await? {
+                        return Ok(Detected::NotHttp);
+                    }
+                }
+                detected => return Ok(detected),
+            }
+        }
+    });
+    match detected.await {
+        Ok(detected) => detected.map_err(client_lost),
+        Err(_) => silence_is_tcp(policy).map(|()| Detected::NotHttp),
+    }
+}
+
+/// A client that waits until detection gives up must not get past the routes: where they
+/// authorize, what is not known to be something else is refused.
+fn silence_is_tcp(policy: &ServerPolicy) -> Result<(), Refusal> {
+    if policy.authorizes_per_route() { Err(silent()) } else { Ok(()) }
+}
+
+fn silent() -> Refusal {
+    Refusal::new(Reason::ProtocolUnknown, "the client did not show its protocol in time")
+}
+
+fn client_lost(error: io::Error) -> Refusal {
+    Refusal::new(Reason::ConnectionLost, format!("the client's connection broke: {error}"))
+}

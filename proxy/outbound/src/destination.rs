@@ -1,0 +1,168 @@
+//! What one shard knows of one original destination: the policy in force, made ready for
+//! requests. A new policy replaces it between two requests; balancers that stay the same
+//! are kept.
+
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tulle_core::{Reason, Refusal};
+use tulle_discovery::{OutboundState, View};
+use tulle_policy::{Backend, Distribution, Meta, RouteBackend, outbound::ClientPolicy};
+use tulle_telemetry::StatusMetrics;
+
+use crate::{
+    Shard,
+    balancer::Balancer,
+    labels::{BACKEND_GRPC, BACKEND_HTTP, ROUTE_GRPC, ROUTE_HTTP, meta_labels},
+};
+
+/// One original destination.
+pub(crate) struct Destination {
+    pub(crate) target: SocketAddr,
+    shard: Rc<Shard>,
+    view: View<OutboundState>,
+    current: RefCell<Option<Current>>,
+}
+
+struct Current {
+    generation: u64,
+    compiled: Result<Rc<Compiled>, Refusal>,
+}
+
+/// A policy and what this shard has built for it so far.
+pub(crate) struct Compiled {
+    pub(crate) policy: Arc<ClientPolicy>,
+    shard: Rc<Shard>,
+    /// By the backend's place in memory, which the policy keeps in place.
+    backends: RefCell<Vec<(*const Backend, Option<Rc<Balancer>>)>>,
+    /// By the places of route and backend.
+    metrics: RefCell<Vec<(MetricsKey, Rc<RouteMetrics>)>>,
+}
+
+type MetricsKey = (*const Meta, *const Backend, bool);
+
+/// The handles of one route to one backend.
+pub(crate) struct RouteMetrics {
+    pub(crate) route: StatusMetrics,
+    pub(crate) backend: StatusMetrics,
+}
+
+impl Destination {
+    pub(crate) fn new(shard: &Rc<Shard>, target: SocketAddr) -> Self {
+        Self {
+            target,
+            shard: shard.clone(),
+            view: shard.discovery.outbound(target),
+            current: RefCell::new(None),
+        }
+    }
+
+    /// Wait until something is known, and return it.
+    ///
+    /// # Errors
+    /// What the control plane refuses, and `policy_unknown` where it says nothing in time.
+    pub(crate) async fn ready(&self, limit: Duration) -> Result<Rc<Compiled>, Refusal> {
+        let known = timeout(
+            limit,
+            self.view.until(|state| (!matches!(state, OutboundState::Pending)).then_some(())),
+        );
+        if known.await.is_err() {
+            return Err(Refusal::new(
+                Reason::PolicyUnknown,
+                "the control plane has not described the destination in time",
+            ));
+        }
+        self.current()
+    }
+
+    /// What holds now; what was known once stays known.
+    pub(crate) fn current(&self) -> Result<Rc<Compiled>, Refusal> {
+        let generation = self.view.generation();
+        if let Some(current) = &*self.current.borrow()
+            && current.generation == generation
+        {
+            return current.compiled.clone();
+        }
+        let compiled = match &*self.view.get() {
+            OutboundState::Known(policy) => Ok(Rc::new(Compiled {
+                policy: policy.clone(),
+                shard: self.shard.clone(),
+                backends: RefCell::default(),
+                metrics: RefCell::default(),
+            })),
+            OutboundState::Refused(refusal) => Err(refusal.clone()),
+            OutboundState::Pending => {
+                Err(Refusal::new(Reason::PolicyUnknown, "the destination is not known yet"))
+            }
+        };
+        self.current.replace(Some(Current { generation, compiled: compiled.clone() }));
+        compiled
+    }
+}
+
+impl Compiled {
+    /// Choose among the backends of a rule: the first that does not fail fast, or one by
+    /// weight among those that do not.
+    ///
+    /// # Errors
+    /// Where the rule has no backend, or the chosen one cannot be resolved.
+    pub(crate) fn backend<'a, F>(
+        &self,
+        distribution: &'a Distribution<F>,
+    ) -> Result<(&'a RouteBackend<F>, Rc<Balancer>), Refusal> {
+        let random = self.shard.random();
+        let chosen = distribution
+            .pick(random, |candidate| self.available(&candidate.backend))
+            // All fail fast: the one that is chosen says so.
+            .or_else(|| distribution.pick(random, |_| true))
+            .ok_or_else(|| Refusal::new(Reason::BackendInvalid, "the route has no backend"))?;
+        let balancer = self.balancer(&chosen.backend).ok_or_else(|| {
+            Refusal::new(Reason::BackendInvalid, "the route's backend does not exist")
+        })?;
+        Ok((chosen, balancer))
+    }
+
+    /// A backend that cannot be resolved is available: it fails for its share.
+    fn available(&self, backend: &Arc<Backend>) -> bool {
+        self.balancer(backend).is_none_or(|balancer| !balancer.failing())
+    }
+
+    fn balancer(&self, backend: &Arc<Backend>) -> Option<Rc<Balancer>> {
+        let place = Arc::as_ptr(backend);
+        if let Some((_, known)) = self.backends.borrow().iter().find(|(at, _)| *at == place) {
+            return known.clone();
+        }
+        let labels = meta_labels("parent", &self.policy.meta);
+        let labels = labels.and(&meta_labels("backend", &backend.meta));
+        let balancer = self.shard.balancer(backend, &labels);
+        self.backends.borrow_mut().push((place, balancer.clone()));
+        balancer
+    }
+
+    /// The handles of a route to a backend.
+    pub(crate) fn metrics(
+        &self,
+        route: &Arc<Meta>,
+        backend: &Arc<Backend>,
+        grpc: bool,
+    ) -> Rc<RouteMetrics> {
+        let key = (Arc::as_ptr(route), Arc::as_ptr(backend), grpc);
+        if let Some((_, known)) = self.metrics.borrow().iter().find(|(at, _)| *at == key) {
+            return known.clone();
+        }
+        let labels = meta_labels("parent", &self.policy.meta).and(&meta_labels("route", route));
+        let (of_route, of_backend) =
+            if grpc { (&ROUTE_GRPC, &BACKEND_GRPC) } else { (&ROUTE_HTTP, &BACKEND_HTTP) };
+        let registry = &self.shard.registry;
+        let metrics = Rc::new(RouteMetrics {
+            route: StatusMetrics::new(registry, of_route, labels.with("hostname", "")),
+            backend: StatusMetrics::new(
+                registry,
+                of_backend,
+                labels.and(&meta_labels("backend", &backend.meta)),
+            ),
+        });
+        self.metrics.borrow_mut().push((key, metrics.clone()));
+        metrics
+    }
+}

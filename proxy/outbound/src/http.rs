@@ -1,0 +1,178 @@
+//! Requests: each is routed, balanced and followed to its end.
+
+use std::{cell::Cell, rc::Rc};
+
+use tokio::time::Instant;
+use tulle_core::{Reason, Refusal};
+use tulle_http::{
+    Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, redirect, refuse,
+};
+use tulle_policy::{
+    Answer, Facts, apply_request, apply_response,
+    outbound::{ClientPolicy, Protocol, RouteMatch},
+};
+use tulle_telemetry::ResponseFacts;
+
+use crate::{
+    Shard,
+    destination::Destination,
+    observe::{Following, InFlight, Slot},
+};
+
+/// How often a request that was not processed is given to another connection after one was
+/// lost. Endpoints that cannot be connected to are bounded by the fail-fast time instead.
+const MAX_LOST: usize = 3;
+
+/// Serves the requests of one connection.
+pub(crate) struct HttpService {
+    shard: Rc<Shard>,
+    destination: Rc<Destination>,
+}
+
+/// Why there is no response of an endpoint.
+enum Failure {
+    /// Something in the policy or in this proxy answers instead.
+    Answered(Answer),
+    /// No endpoint gave one.
+    Sending(SendError),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Answered(Answer::Refuse(refusal))
+    }
+}
+
+impl From<Answer> for Failure {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(answer)
+    }
+}
+
+impl HttpService {
+    pub(crate) fn new(shard: &Rc<Shard>, destination: &Rc<Destination>) -> Rc<Self> {
+        Rc::new(Self { shard: shard.clone(), destination: destination.clone() })
+    }
+
+    async fn forward(
+        &self,
+        mut request: Request,
+        interim: Interim,
+        grpc: bool,
+    ) -> Result<Response, Failure> {
+        let arrived = Instant::now();
+        let shard = &self.shard;
+        let slot = Slot::take(shard)
+            .ok_or_else(|| Refusal::new(Reason::Overloaded, "service unavailable"))?;
+        let compiled = self.destination.current()?;
+        let route = find(&compiled.policy, &request)?;
+        if !route.filters.is_empty() {
+            apply_request(&route.filters, route.path, &mut request, || shard.random())?;
+        }
+        let (chosen, balancer) = compiled.backend(&route.distribution)?;
+        if !chosen.filters.is_empty() {
+            apply_request(&chosen.filters, route.path, &mut request, || shard.random())?;
+        }
+        let metrics = compiled.metrics(&route.meta, &chosen.backend, grpc);
+        metrics.backend.begin();
+
+        let mut lost = 0;
+        loop {
+            let node = balancer.choose().await?;
+            let in_flight = InFlight::start(node);
+            let sent = Instant::now();
+            let node = &in_flight.0;
+            match node.http.send(request, interim.clone()).await {
+                Ok(mut response) => {
+                    node.gate.succeeded();
+                    apply_response(&chosen.filters, response.headers_mut());
+                    apply_response(&route.filters, response.headers_mut());
+                    let following = Rc::new(Following {
+                        arrived,
+                        sent,
+                        facts: ResponseFacts::of(&response),
+                        in_flight,
+                        metrics,
+                        first_data: Cell::new(None),
+                        _slot: slot,
+                    });
+                    return Ok(response.map(|body| body.observed(following)));
+                }
+                Err(error) => match error.request {
+                    // Provably not processed: another connection may take it.
+                    Some(unsent) if error.refusal.reason == Reason::ConnectionLost => {
+                        lost += 1;
+                        if lost > MAX_LOST {
+                            return Err(error.refusal.into());
+                        }
+                        request = *unsent;
+                    }
+                    Some(unsent) => {
+                        shard.put_aside(node, &error.refusal);
+                        request = *unsent;
+                    }
+                    None => return Err(Failure::Sending(error)),
+                },
+            }
+        }
+    }
+
+    fn answer(&self, failure: &Failure, words: Words) -> Response {
+        let refusal = match failure {
+            Failure::Answered(Answer::Redirect { status, location }) => {
+                return redirect(*status, location.clone());
+            }
+            Failure::Answered(Answer::GrpcStatus { code, message }) => {
+                return grpc_status(*code, message);
+            }
+            Failure::Answered(Answer::Refuse(refusal)) => refusal,
+            Failure::Sending(error) => &error.refusal,
+        };
+        self.shard.refused(refusal);
+        tracing::debug!(
+            target = %self.destination.target,
+            reason = refusal.reason.code(),
+            %refusal,
+            "request refused"
+        );
+        match failure {
+            Failure::Sending(error) => error.response(words),
+            Failure::Answered(_) => refuse(refusal, words),
+        }
+    }
+}
+
+impl Service for HttpService {
+    async fn call(&self, request: Request, interim: Interim) -> Response {
+        let words = Words::of(&request);
+        match self.forward(request, interim, words.is_grpc()).await {
+            Ok(mut response) => {
+                // What a remote proxy says of an error is for us, not for the application.
+                let headers = response.headers_mut();
+                headers.remove("l5d-proxy-error");
+                headers.remove("l5d-proxy-connection");
+                response
+            }
+            Err(failure) => self.answer(&failure, words),
+        }
+    }
+}
+
+fn find<'a>(policy: &'a ClientPolicy, request: &Request) -> Result<RouteMatch<'a>, Refusal> {
+    let facts = Facts::of(request);
+    match &policy.protocol {
+        Protocol::Detect { http1, http2, .. } => {
+            let http2_asked = request.version() == http::Version::HTTP_2;
+            if http2_asked { http2 } else { http1 }.find(&facts)
+        }
+        Protocol::Http1(routes) | Protocol::Http2(routes) => routes.find(&facts),
+        Protocol::Grpc(routes) => routes.find(&facts),
+        Protocol::Opaque(_) | Protocol::Tls(_) => {
+            // It was HTTP when the connection came; the policy has changed since.
+            Err(Refusal::new(Reason::RouteNotFound, "no route: the destination is opaque now"))
+        }
+        protocol @ Protocol::Invalid(_) => Err(protocol
+            .refusal()
+            .unwrap_or_else(|| Refusal::new(Reason::PolicyInvalid, "invalid client policy"))),
+    }
+}

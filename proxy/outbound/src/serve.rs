@@ -1,0 +1,117 @@
+//! Which protocol a connection speaks, and who serves it.
+
+use std::rc::Rc;
+
+use tokio::{net::TcpStream, time::Instant};
+use tulle_core::{Reason, Refusal};
+use tulle_http::{http1, http2};
+use tulle_policy::outbound::Protocol;
+use tulle_telemetry::Counted;
+use tulle_transport::{Detected, First, Prefixed, detect_http, fill, first_speaker};
+
+use crate::{
+    Shard,
+    destination::{Compiled, Destination},
+    http::HttpService,
+    tcp,
+};
+
+/// The application's connection, with what has been read of it.
+pub(crate) type Client = Prefixed<Counted<TcpStream>>;
+
+/// Serve a connection whose destination is known.
+pub(crate) async fn serve(
+    shard: &Rc<Shard>,
+    destination: &Rc<Destination>,
+    compiled: &Rc<Compiled>,
+    mut client: Client,
+) -> Result<(), Refusal> {
+    if let Some(refusal) = compiled.policy.protocol.refusal() {
+        // What the client speaks is not known, so it can be told nothing.
+        return Err(refusal);
+    }
+    match &compiled.policy.protocol {
+        Protocol::Opaque(_) | Protocol::Tls(_) => {
+            return tcp::forward(shard, compiled, client).await;
+        }
+        Protocol::Http2(_) | Protocol::Grpc(_) => {
+            serve_http2(shard, destination, client).await;
+            return Ok(());
+        }
+        Protocol::Http1(_) | Protocol::Invalid(_) => {}
+        Protocol::Detect { .. } => match detect(shard, destination, compiled, &mut client).await? {
+            Spoken::Client(Detected::Http2) => {
+                serve_http2(shard, destination, client).await;
+                return Ok(());
+            }
+            Spoken::Client(Detected::Http1) => {}
+            Spoken::Client(_) => return tcp::forward(shard, compiled, client).await,
+            Spoken::Server(leg) => {
+                tcp::copy(shard, client, leg).await;
+                return Ok(());
+            }
+            Spoken::Nobody => return Ok(()),
+        },
+    }
+    let service = HttpService::new(shard, destination);
+    let options = &shard.http1;
+    if let Err(error) = http1::serve(client, service, options, shard.drain.handle()).await {
+        tracing::debug!(%error, target = %destination.target, "HTTP/1 connection ended");
+    }
+    Ok(())
+}
+
+async fn serve_http2(shard: &Rc<Shard>, destination: &Rc<Destination>, client: Client) {
+    let service = HttpService::new(shard, destination);
+    let options = &shard.http2;
+    if let Err(error) = http2::serve(client, service, options, shard.drain.handle()).await {
+        tracing::debug!(%error, target = %destination.target, "HTTP/2 connection ended");
+    }
+}
+
+/// What detection found.
+enum Spoken {
+    Client(Detected),
+    /// The server speaks first, or nobody spoke for the whole time: bytes go over this leg.
+    Server(tcp::Leg),
+    Nobody,
+}
+
+async fn detect(
+    shard: &Rc<Shard>,
+    destination: &Destination,
+    compiled: &Compiled,
+    client: &mut Client,
+) -> Result<Spoken, Refusal> {
+    let target = destination.target;
+    let patience = shard.server_first.borrow().patience(target, Instant::now());
+    let limit = shard.config.outbound.detect_timeout;
+    let open = async { tcp::open(shard, compiled).await.ok() };
+    let first = first_speaker(fill(client), patience, limit, open).await.map_err(client_lost)?;
+    match first {
+        First::Client => {}
+        First::ClientGone => return Ok(Spoken::Nobody),
+        First::Server(leg) => {
+            shard.server_first.borrow_mut().learn(target, leg.prefix(), Instant::now());
+            return Ok(Spoken::Server(leg));
+        }
+        First::Nobody(Some(leg)) => return Ok(Spoken::Server(leg)),
+        First::Nobody(None) => return Ok(Spoken::Client(Detected::NotHttp)),
+    }
+    loop {
+        match detect_http(client.prefix()) {
+            Detected::NeedMore => {
+                let more = tokio::time::timeout(limit, fill(client)).await;
+                // What does not go on is not HTTP; the server may know what to do with it.
+                if !matches!(more, Ok(Ok(true))) {
+                    return Ok(Spoken::Client(Detected::NotHttp));
+                }
+            }
+            detected => return Ok(Spoken::Client(detected)),
+        }
+    }
+}
+
+fn client_lost(error: std::io::Error) -> Refusal {
+    Refusal::new(Reason::ConnectionLost, format!("the client's connection broke: {error}"))
+}

@@ -1,0 +1,175 @@
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
+
+use ahash::RandomState;
+use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
+use tokio::time::Instant;
+use tulle_config::Config;
+use tulle_core::{ClientTls, Direction, Endpoint, NoTls, Refusal};
+use tulle_discovery::Discovery;
+use tulle_http::{Trigger, http1::Http1Options, http2::Http2Options};
+use tulle_metrics::{Counter, Labels, Registry};
+use tulle_policy::{Backend, BackendKind};
+use tulle_telemetry::{ConnectionMetrics, client_tls_labels, endpoint_tls_labels, target_labels};
+use tulle_tls::Store;
+use tulle_transport::ServerFirst;
+
+use crate::{
+    balancer::{Balancer, Node},
+    destination::Destination,
+};
+
+/// Destinations of which a shard keeps routes and connections.
+const MAX_DESTINATIONS: usize = 4096;
+
+/// What the composition root hands in.
+pub struct Parts {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// This proxy's certificate.
+    pub store: Store,
+    /// Destinations and policies.
+    pub discovery: Discovery,
+    /// Says when to end.
+    pub drain: Trigger,
+}
+
+/// The outbound half of one worker.
+pub struct Shard {
+    pub(crate) config: Arc<Config>,
+    pub(crate) registry: Registry,
+    pub(crate) store: Store,
+    pub(crate) discovery: Discovery,
+    pub(crate) drain: Trigger,
+    pub(crate) server_first: RefCell<ServerFirst>,
+    pub(crate) in_flight: Cell<usize>,
+    pub(crate) http1: Http1Options,
+    pub(crate) http2: Http2Options,
+    random: RefCell<SmallRng>,
+    destinations: RefCell<HashMap<SocketAddr, Rc<Destination>, RandomState>>,
+    balancers: RefCell<HashMap<Arc<Backend>, Weak<Balancer>, RandomState>>,
+    accepted: RefCell<HashMap<SocketAddr, Rc<ConnectionMetrics>, RandomState>>,
+    refusals: RefCell<HashMap<&'static str, Counter>>,
+    labels: Labels,
+}
+
+impl Shard {
+    /// Build the half; nothing is opened yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Rc<Self> {
+        let Parts { config, registry, store, discovery, drain } = parts;
+        Rc::new(Self {
+            http1: Http1Options::default(),
+            http2: Http2Options::default(),
+            config,
+            registry,
+            store,
+            discovery,
+            drain,
+            server_first: RefCell::default(),
+            in_flight: Cell::new(0),
+            random: RefCell::new(SmallRng::from_os_rng()),
+            destinations: RefCell::default(),
+            balancers: RefCell::default(),
+            accepted: RefCell::default(),
+            refusals: RefCell::default(),
+            labels: Labels::none().with("direction", Direction::Outbound.label()),
+        })
+    }
+
+    /// Do not use an endpoint for a while after it could not be reached.
+    pub(crate) fn put_aside(&self, node: &Node, refusal: &Refusal) {
+        let until = node.gate.failed(self.random(), Instant::now());
+        let wait = until.saturating_duration_since(Instant::now());
+        tracing::debug!(endpoint = %node.endpoint.addr, ?wait, %refusal, "endpoint put aside");
+    }
+
+    pub(crate) fn random(&self) -> u64 {
+        self.random.borrow_mut().random()
+    }
+
+    /// Whether the address is one where this proxy itself accepts.
+    pub(crate) fn is_own_port(&self, target: SocketAddr) -> bool {
+        self.config.outbound.listen.contains(&target)
+    }
+
+    pub(crate) fn destination(self: &Rc<Self>, target: SocketAddr) -> Rc<Destination> {
+        let mut destinations = self.destinations.borrow_mut();
+        if let Some(known) = destinations.get(&target) {
+            return known.clone();
+        }
+        if destinations.len() >= MAX_DESTINATIONS {
+            // Those that a connection is using are kept by it.
+            destinations.retain(|_, destination| Rc::strong_count(destination) > 1);
+        }
+        let destination = Rc::new(Destination::new(self, target));
+        destinations.insert(target, destination.clone());
+        destination
+    }
+
+    /// The balancer of a backend. Backends that compare equal share one, so that a policy
+    /// that changes elsewhere costs no connection.
+    pub(crate) fn balancer(self: &Rc<Self>, backend: &Arc<Backend>, labels: &Labels) -> Option<Rc<Balancer>> {
+        let known = self.balancers.borrow().get(backend).and_then(Weak::upgrade);
+        if known.is_some() {
+            return known;
+        }
+        let balancer = Rc::new(match &backend.kind {
+            BackendKind::Forward(endpoint) => {
+                Balancer::fixed(self, &Arc::new(endpoint.clone()), labels)
+            }
+            BackendKind::Balance { path, ewma } => Balancer::watched(self, path, *ewma, labels),
+            BackendKind::Fail => return None,
+        });
+        let mut balancers = self.balancers.borrow_mut();
+        balancers.retain(|_, balancer| balancer.strong_count() > 0);
+        balancers.insert(backend.clone(), Rc::downgrade(&balancer));
+        Some(balancer)
+    }
+
+    /// The labels of what is counted per endpoint.
+    pub(crate) fn endpoint_labels(&self, endpoint: &Endpoint, authority: Option<&Arc<str>>) -> Labels {
+        let mut labels = self.labels.clone();
+        if let Some(authority) = authority {
+            labels = labels.with("authority", authority);
+        }
+        let labels = endpoint_tls_labels(&target_labels(&labels, endpoint.addr), endpoint);
+        labels.with_all(endpoint.labels.iter().map(|(key, value)| (format!("dst_{key}"), value)))
+    }
+
+    pub(crate) fn accepted_metrics(&self, target: SocketAddr) -> Rc<ConnectionMetrics> {
+        let mut accepted = self.accepted.borrow_mut();
+        if let Some(known) = accepted.get(&target) {
+            return known.clone();
+        }
+        if accepted.len() >= MAX_DESTINATIONS {
+            accepted.clear();
+        }
+        let labels = target_labels(&self.labels.with("peer", "src"), target);
+        let labels = client_tls_labels(&labels, &ClientTls::None(NoTls::Loopback));
+        let metrics = ConnectionMetrics::new(&self.registry, &labels);
+        accepted.insert(target, metrics.clone());
+        metrics
+    }
+
+    /// Count a refusal.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        let mut refusals = self.refusals.borrow_mut();
+        let code = refusal.reason.code();
+        let counter = refusals.entry(code).or_insert_with(|| {
+            self.registry.counter(
+                "tulle_refusals",
+                "Requests and connections refused by this proxy.",
+                &self.labels.with("reason", code),
+            )
+        });
+        counter.inc();
+    }
+}

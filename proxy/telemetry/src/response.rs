@@ -1,0 +1,77 @@
+use http::{HeaderMap, HeaderValue};
+use tulle_http::{End, Response};
+
+/// gRPC codes that count as a failure of the server (the stock classification).
+const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
+
+/// What the head of a response tells about its outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseFacts {
+    /// The HTTP status.
+    pub status: u16,
+    /// Whether the outcome is in `grpc-status` and not in the HTTP status.
+    pub grpc: bool,
+    /// `grpc-status` where it came with the head.
+    grpc_status: Option<u16>,
+}
+
+impl ResponseFacts {
+    /// Read the head.
+    #[must_use]
+    pub fn of(response: &Response) -> Self {
+        let grpc = is_grpc(response.headers());
+        Self {
+            status: response.status().as_u16(),
+            grpc,
+            grpc_status: if grpc { grpc_status(response.headers()) } else { None },
+        }
+    }
+
+    /// What the response came to, once its body has ended.
+    #[must_use]
+    pub fn end(&self, end: &End<'_>) -> Ended {
+        let (error, trailers) = match end {
+            End::Complete { trailers } => ("", *trailers),
+            End::Failed(_) => ("unclassified", None),
+            End::Dropped => ("CANCEL", None),
+        };
+        let grpc_status = match self.grpc_status {
+            None if self.grpc => trailers.and_then(grpc_status),
+            known => known,
+        };
+        let failed = match grpc_status {
+            Some(code) => GRPC_FAILURES.contains(&code),
+            None => self.status >= 500,
+        };
+        Ended {
+            status: self.status,
+            grpc_status,
+            // A client that goes away has not been failed by the server.
+            failure: failed || error == "unclassified",
+            error,
+        }
+    }
+}
+
+/// The outcome of one response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The HTTP status.
+    pub status: u16,
+    /// From head or trailers.
+    pub grpc_status: Option<u16>,
+    /// The label `classification`.
+    pub failure: bool,
+    /// The label `error`; empty where the body ended cleanly.
+    pub error: &'static str,
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status").map(HeaderValue::to_str)?.ok()?.parse().ok()
+}

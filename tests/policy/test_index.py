@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import pytest
+
+from tests.control_plane import WEB, WEB_SERVICE, web_pod, world_of
+from tulle.model.pod import Probe
+from tulle.model.ports import PortSet
+from tulle.model.protocol import Protocol
+from tulle.model.service import Namespace
+from tulle.model.update import Object
+from tulle.policy.index import (
+    DEFAULT_POLICY,
+    REQUIRE_IDENTITY,
+    DefaultPolicy,
+    Egress,
+    InboundPort,
+    OutboundKey,
+    PolicyIndex,
+    ServiceTarget,
+    UndefinedPort,
+    Unknown,
+)
+
+NETWORKS = ("10.0.0.0/8", "fd00::/8")
+OPEN = DefaultPolicy.ALL_UNAUTHENTICATED
+POD = web_pod()
+
+
+def index_of(*objects: Object) -> PolicyIndex:
+    return PolicyIndex(
+        world_of(*objects), cluster_domain="cluster.local", cluster_networks=NETWORKS, default=OPEN
+    )
+
+
+def inbound(port: int, *objects: Object) -> object:
+    return index_of(*objects).inbound(POD.name, port)[0]
+
+
+def outbound(key: OutboundKey, *objects: Object) -> object:
+    return index_of(*objects).outbound(key)[0]
+
+
+def test_the_default_policy_is_the_pod_s_else_its_namespace_s_else_the_mesh_s() -> None:
+    namespace = Namespace("shop", {DEFAULT_POLICY: "cluster-authenticated"})
+    annotated = replace(POD, annotations={DEFAULT_POLICY: "deny"})
+
+    assert inbound(8080, POD) == InboundPort(OPEN)
+    assert inbound(8080, POD, namespace) == InboundPort(DefaultPolicy.CLUSTER_AUTHENTICATED)
+    assert inbound(8080, annotated, namespace) == InboundPort(DefaultPolicy.DENY)
+
+
+def test_a_value_that_is_no_policy_counts_as_absent() -> None:
+    annotated = replace(POD, annotations={DEFAULT_POLICY: "allow-all"})
+
+    assert inbound(8080, annotated) == InboundPort(OPEN)
+
+
+@pytest.mark.parametrize(
+    ("policy", "required"),
+    [
+        ("all-unauthenticated", DefaultPolicy.ALL_AUTHENTICATED),
+        ("cluster-unauthenticated", DefaultPolicy.CLUSTER_AUTHENTICATED),
+        ("deny", DefaultPolicy.DENY),
+        ("audit", DefaultPolicy.AUDIT),
+    ],
+)
+def test_ports_may_require_an_identity(policy: str, required: DefaultPolicy) -> None:
+    pod = replace(POD, annotations={DEFAULT_POLICY: policy, REQUIRE_IDENTITY: "http"})
+
+    assert inbound(8080, pod) == InboundPort(required)
+    assert inbound(9090, pod) == InboundPort(DefaultPolicy(policy))
+
+
+def test_opaque_ports_and_probes_belong_to_their_port() -> None:
+    probes = (Probe(8080, "/ready?full=1"), Probe(8080, "/live"), Probe(9090, "/live"))
+    pod = replace(POD, probes=probes, opaque_ports=PortSet.parse("5432"))
+
+    assert inbound(8080, pod) == InboundPort(OPEN, probe_paths=("/live", "/ready"))
+    assert inbound(5432, pod) == InboundPort(OPEN, opaque=True)
+
+
+def test_the_proxy_s_own_port_is_marked() -> None:
+    assert inbound(4191, replace(POD, opaque_ports=PortSet.parse("4191"))) == InboundPort(OPEN, admin=True)
+
+
+def test_a_pod_that_is_not_there_is_unknown() -> None:
+    assert isinstance(inbound(8080), Unknown)
+
+
+def test_a_service_address_leads_to_the_service_in_both_families() -> None:
+    target = ServiceTarget(WEB, 80, Protocol.DETECT)
+
+    assert outbound(OutboundKey("10.78.0.5", 80), WEB_SERVICE) == target
+    assert outbound(OutboundKey("fd78::5", 80), WEB_SERVICE) == target
+    assert outbound(OutboundKey("10.78.0.5", 81), WEB_SERVICE) == UndefinedPort(WEB, 81)
+
+
+def test_a_pod_s_address_is_for_the_profile_to_say() -> None:
+    outside = web_pod(addresses=("192.0.2.9",))
+
+    assert isinstance(outbound(OutboundKey("10.77.0.10", 8080), POD), Unknown)
+    assert isinstance(outbound(OutboundKey("192.0.2.9", 8080), outside), Unknown)
+    assert isinstance(outbound(OutboundKey("10.9.9.9", 8080)), Unknown)
+
+
+def test_an_address_outside_the_cluster_is_egress() -> None:
+    assert outbound(OutboundKey("192.0.2.7", 443)) == Egress("192.0.2.7", 443)
+    assert outbound(OutboundKey("2001:db8::7", 443)) == Egress("2001:db8::7", 443)
+
+
+@pytest.mark.parametrize(
+    ("authority", "known"),
+    [
+        ("web.shop.svc.cluster.local", True),
+        ("web.shop.svc.cluster.local:80", True),
+        ("absent.shop.svc.cluster.local", False),
+        ("web-0.web.shop.svc.cluster.local", False),
+        ("10.78.0.5:80", False),
+        ("example.org", False),
+    ],
+)
+def test_a_service_may_be_asked_for_by_name(authority: str, known: bool) -> None:
+    found = outbound(OutboundKey(authority=authority), WEB_SERVICE)
+
+    assert isinstance(found, ServiceTarget) is known
+
+
+def test_an_unknown_protocol_name_is_detected_and_reported() -> None:
+    odd = replace(WEB_SERVICE, ports=(replace(WEB_SERVICE.ports[0], app_protocol="smoke-signals"),))
+    index = index_of(odd)
+
+    target, _ = index.outbound(OutboundKey("10.78.0.5", 80))
+
+    assert target == ServiceTarget(WEB, 80, Protocol.DETECT)
+    assert isinstance(target, ServiceTarget)
+    assert "smoke-signals" in (index.mistakes(target) or "")
+    assert index_of(WEB_SERVICE).mistakes(target) is None

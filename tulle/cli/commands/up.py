@@ -1,0 +1,79 @@
+"""Runs manifests: in the foreground until Ctrl-C, or with `--detach` until `tulle down`."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tulle.cli import output
+from tulle.cli.commands import ps
+from tulle.cli.commands.arguments import NewName
+from tulle.cli.running import Interrupted, follow_log, start, until_signal
+from tulle.mesh import DEFAULT_NAME, Mesh
+from tulle.model.errors import AlreadyRunning, MeshError, SettingError
+
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[DIR|FILE]...", help="Manifests; none means this folder.", show_default=False),
+]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when every pod is ready.")]
+Publish = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--publish",
+        "-p",
+        metavar="PORT=[NAMESPACE/]SERVICE:PORT",
+        help="Publish a service at another port of 127.0.0.1 than its own.",
+        show_default=False,
+    ),
+]
+Egress = Annotated[bool, typer.Option("--egress", help="Give pods a way out of the mesh (as root).")]
+
+
+def run(
+    paths: Paths = None,
+    detach: Detach = False,
+    name: NewName = DEFAULT_NAME,
+    publish: Publish = None,
+    egress: Egress = False,
+) -> int:
+    """Run the pods of manifests on this machine, meshed.
+
+    Editing a manifest takes effect at once. Without --detach the mesh ends with this command.
+    """
+    mesh = Mesh(name)
+    return asyncio.run(up(mesh, paths or [Path()], detach=detach, publish=publish or [], egress=egress))
+
+
+async def up(mesh: Mesh, paths: list[Path], *, detach: bool, publish: list[str], egress: bool) -> int:
+    """Start, show, and stay."""
+    try:
+        with output.Progress() as progress:
+            await until_signal(start(mesh, paths, publish=publish, egress=egress, progress=progress))
+        pods, state = await ps.look(mesh)
+        ps.show(pods)
+        ps.show_published(state)
+        if detach:
+            output.hint("\nsee: tulle ps; stop with: tulle down")
+            return 0
+        output.hint("\nsee: tulle ps; stop with Ctrl-C")
+        await until_signal(follow_log(mesh))
+        raise MeshError(f"{mesh.name} has ended")
+    except Interrupted:
+        await stop(mesh)
+        return 130
+    except (AlreadyRunning, SettingError):
+        raise
+    except MeshError:
+        if not detach:
+            await stop(mesh)
+        raise
+
+
+async def stop(mesh: Mesh) -> None:
+    """End what was started here."""
+    with output.Progress() as progress:
+        progress.doing(f"stopping {mesh.name}")
+        await mesh.down()
+        progress.done(f"{mesh.name} is stopped")

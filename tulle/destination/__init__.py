@@ -1,0 +1,1 @@
+"""Where names and addresses lead: endpoints and profiles for every proxy."""

@@ -1,0 +1,1 @@
+"""Who is who: certificates for workloads, and the roots that prove them."""

@@ -1,0 +1,1 @@
+"""What any program might need; nothing here knows what a mesh is."""

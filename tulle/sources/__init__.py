@@ -1,0 +1,1 @@
+"""Where knowledge of the world comes from."""

@@ -1,0 +1,220 @@
+"""The supervisor's snapshot, decoded into the model.
+
+Pure. A snapshot has the objects as their manifests have them and the pods as the runner runs them;
+the slices behind the Services are made here the way Kubernetes' own controller makes them: a Service
+with a selector has, for each address family that it has, the pods of its namespace whose labels
+match, with their named ports resolved. A pod that is terminating or not ready stays in the slice as
+not ready, unless the Service publishes such addresses.
+
+The decoder takes the fields that it needs and no others, so a newer supervisor can say more.
+"""
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+
+from tulle.model.endpoint import Endpoint, Slice, SlicePort
+from tulle.model.pod import Owner, Pod, Probe
+from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
+from tulle.model.service import Namespace, ObjectName, Service, ServicePort
+from tulle.model.update import Object
+from tulle.model.world import OPAQUE_PORTS
+
+Ports = list[int | str]
+HEADLESS = "None"
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    name: str
+    namespace: str = "default"
+    annotations: dict[str, str] | None = None
+
+
+class _Port(msgspec.Struct, frozen=True, rename="camel"):
+    port: int
+    name: str | None = None
+    target_port: int | str | None = None
+    protocol: str | None = None
+    app_protocol: str | None = None
+
+
+class _ServiceSpec(msgspec.Struct, frozen=True):
+    type: str = "ClusterIP"
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+    external_name: str | None = msgspec.field(default=None, name="externalName")
+    ip_families: list[str] | None = msgspec.field(default=None, name="ipFamilies")
+    selector: dict[str, str] | None = None
+    ports: list[_Port] | None = None
+    publish_not_ready: bool | None = msgspec.field(default=None, name="publishNotReadyAddresses")
+    internal_traffic_policy: str | None = msgspec.field(default=None, name="internalTrafficPolicy")
+
+
+class _Object(msgspec.Struct, frozen=True):
+    kind: str
+    metadata: _Metadata
+    spec: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    kind: str
+    name: str
+
+
+class _PodPort(msgspec.Struct, frozen=True):
+    port: int
+    name: str | None = None
+    protocol: str | None = None
+
+
+class _Probe(msgspec.Struct, frozen=True):
+    port: int
+    path: str | None = None
+
+
+class _Pod(msgspec.Struct, frozen=True):
+    name: str
+    namespace: str
+    addresses: list[str] = []
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    service_account: str = "default"
+    owner: _Owner | None = None
+    node: str = ""
+    ready: bool = False
+    terminating: bool = False
+    hostname: str | None = None
+    subdomain: str | None = None
+    meshed: bool = False
+    ports: list[_PodPort] = []
+    probes: list[_Probe] = []
+    opaque_ports: Ports | None = None
+    skip_inbound_ports: Ports | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One line of the watch."""
+
+    objects: list[_Object]
+    pods: list[_Pod]
+    generation: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+def decode(line: bytes) -> Snapshot:
+    """Raises msgspec.MsgspecError."""
+    return msgspec.json.decode(line, type=Snapshot)
+
+
+def objects(snapshot: Snapshot) -> Iterator[Object]:
+    """Yield everything that the snapshot says."""
+    pods: defaultdict[str, list[Pod]] = defaultdict(list)
+    for pod in map(_pod, snapshot.pods):
+        pods[pod.name.namespace].append(pod)
+        yield pod
+    for item in snapshot.objects:
+        if item.kind == "Namespace":
+            yield Namespace(item.metadata.name, item.metadata.annotations or {})
+        elif item.kind == "Service":
+            spec = msgspec.json.decode(item.spec, type=_ServiceSpec)
+            service = _service(item.metadata, spec)
+            yield service
+            if spec.selector:
+                there = pods[service.name.namespace]
+                yield from _slices(
+                    service, spec, [pod for pod in there if _matches(spec.selector, pod.labels)]
+                )
+
+
+def _matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _service(metadata: _Metadata, spec: _ServiceSpec) -> Service:
+    opaque = (metadata.annotations or {}).get(OPAQUE_PORTS)
+    return Service(
+        name=ObjectName(metadata.namespace, metadata.name),
+        ports=tuple(
+            ServicePort(of.port, of.name or "", of.target_port, of.protocol or "TCP", of.app_protocol)
+            for of in spec.ports or ()
+        ),
+        cluster_ips=tuple(_cluster_ips(spec)),
+        opaque_ports=None if opaque is None else PortSet.parse(opaque),
+        external_name=spec.external_name if spec.type == "ExternalName" else None,
+        local_traffic_only=spec.internal_traffic_policy == "Local",
+    )
+
+
+def _cluster_ips(spec: _ServiceSpec) -> list[str]:
+    stated = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
+    return [address for address in stated if address and address != HEADLESS]
+
+
+def _families(spec: _ServiceSpec) -> set[int]:
+    if addresses := _cluster_ips(spec):
+        return {ipaddress.ip_address(address).version for address in addresses}
+    return {int(family.removeprefix("IPv")) for family in spec.ip_families or ("IPv4", "IPv6")}
+
+
+def _slices(service: Service, spec: _ServiceSpec, pods: list[Pod]) -> Iterator[Slice]:
+    groups: defaultdict[tuple[int, tuple[SlicePort, ...]], list[Endpoint]] = defaultdict(list)
+    for pod in pods:
+        ports = tuple(_slice_ports(service, pod))
+        for address in pod.addresses:
+            endpoint = Endpoint(
+                address=address,
+                ready=bool(spec.publish_not_ready) or (pod.ready and not pod.terminating),
+                hostname=pod.hostname if pod.subdomain == service.name.name else None,
+                pod=pod.name,
+                node=pod.node,
+            )
+            groups[ipaddress.ip_address(address).version, ports].append(endpoint)
+    for family in sorted(_families(spec)):
+        for number, ports in enumerate(sorted(ports for version, ports in groups if version == family)):
+            name = ObjectName(service.name.namespace, f"{service.name.name}-ipv{family}-{number}")
+            yield Slice(name, service.name, ports, tuple(groups[family, ports]))
+
+
+def _slice_ports(service: Service, pod: Pod) -> Iterator[SlicePort]:
+    for port in service.ports:
+        if port.protocol != "TCP":
+            continue
+        target = port.target_port if port.target_port is not None else port.port
+        number = pod.ports.get(target) if isinstance(target, str) else target
+        if number:
+            yield SlicePort(port.name, number)
+
+
+def _pod(raw: _Pod) -> Pod:
+    annotations = raw.annotations or {}
+    return Pod(
+        name=ObjectName(raw.namespace, raw.name),
+        addresses=tuple(raw.addresses),
+        service_account=raw.service_account,
+        owner=Owner(raw.owner.kind, raw.owner.name) if raw.owner else None,
+        node=raw.node,
+        hostname=raw.hostname,
+        subdomain=raw.subdomain,
+        ready=raw.ready,
+        terminating=raw.terminating,
+        meshed=raw.meshed,
+        ports={port.name: port.port for port in raw.ports if port.name and port.protocol in (None, "TCP")},
+        probes=tuple(Probe(probe.port, probe.path) for probe in raw.probes if probe.path),
+        opaque_ports=_opaque_ports(raw, annotations),
+        skip_inbound_ports=_port_set(raw.skip_inbound_ports or []),
+        labels=raw.labels or {},
+        annotations=annotations,
+    )
+
+
+def _opaque_ports(raw: _Pod, annotations: dict[str, str]) -> PortSet:
+    annotated = annotations.get(OPAQUE_PORTS)
+    if annotated is not None:
+        return PortSet.parse(annotated)
+    return _port_set(raw.opaque_ports) if raw.opaque_ports else DEFAULT_OPAQUE_PORTS
+
+
+def _port_set(items: Ports) -> PortSet:
+    return PortSet.parse(",".join(str(item) for item in items))

@@ -1,0 +1,1 @@
+"""What the proxies count, in numbers for people."""
