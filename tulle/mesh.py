@@ -20,7 +20,15 @@ from tulle.local.client import Client
 from tulle.local.enter import Target, arguments, host_pid, processes_beside, program
 from tulle.local.host import needed
 from tulle.local.places import Places, StateFile, identified, names, places
-from tulle.model.errors import AlreadyRunning, HostError, MeshError, NotFound, NotRunning, SettingError
+from tulle.model.errors import (
+    AlreadyRunning,
+    HostError,
+    MeshError,
+    NotFound,
+    NotRunning,
+    SettingError,
+    TulleError,
+)
 from tulle.model.objects import Problem
 from tulle.rules.decode import decode_paths
 
@@ -173,7 +181,6 @@ class Mesh:
         self,
         *paths: str | Path,
         publish: Sequence[str] = (),
-        egress: bool = False,
         remark: Callable[[Problem], None] | None = None,
     ) -> None:
         """Start the mesh with these manifests and return when its supervisor answers.
@@ -181,7 +188,6 @@ class Mesh:
         Args:
             paths: files, and folders of files; none means the current folder.
             publish: `HOSTPORT=[NAMESPACE/]SERVICE:PORT`, where a published service shall be found.
-            egress: give pods a route out of the mesh.
             remark: is told the warnings and notes about the manifests.
 
         Raises:
@@ -205,7 +211,6 @@ class Mesh:
         command = [sys.executable, "-m", "tulle.serve.supervisor", "--name", self.name]
         command += ["--state-dir", str(self.places.state), "--persistent-dir", str(self.places.persistent)]
         command += [f"--publish={published}" for published in publish]
-        command += ["--egress"] if egress else []
         await self._start([*command, *map(os.path.abspath, sources)])
 
     async def _start(self, command: list[str]) -> None:
@@ -225,17 +230,18 @@ class Mesh:
             async with asyncio.timeout(START_S):
                 while not await self._answers():
                     if ended.done():
-                        raise HostError(self._last_words("the mesh ended while it started"))
+                        raise HostError("the mesh ended while it started")
                     await asyncio.sleep(LOOK_S)
         except BaseException as error:
-            words = self._last_words(f"the mesh did not start within {START_S} s")
+            said = self._last_words()
             self.places.kill()
             await ended
             self.places.remove(volumes=False)
-            if isinstance(error, (TimeoutError, HostError)):
-                bad = [str(finding) for finding in await needed() if finding.verdict == "bad"]
-                raise HostError("\n".join(bad) or (str(error) or words)) from None
-            raise
+            if not isinstance(error, (TulleError, TimeoutError)):
+                raise
+            bad = [str(finding) for finding in await needed() if finding.verdict == "bad"]
+            what = str(error) or f"the mesh did not start within {START_S} s"
+            raise HostError("\n".join(bad or [what, *said])) from error
         finally:
             ended.cancel()
 
@@ -247,12 +253,11 @@ class Mesh:
             return True
         return False
 
-    def _last_words(self, text: str) -> str:
+    def _last_words(self) -> list[str]:
         try:
-            lines = self.places.log.read_text(errors="replace").splitlines()
+            return self.places.log.read_text(errors="replace").splitlines()[-5:]
         except OSError:
-            lines = []
-        return "\n".join([text, *lines[-5:]])
+            return []
 
     async def down(self, *, volumes: bool = False) -> bool:
         """Stop everything and leave nothing behind; return whether there was anything.

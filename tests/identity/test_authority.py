@@ -70,7 +70,7 @@ def test_a_root_rotation_waits_for_every_proxy_in_each_phase(mesh: Mesh) -> None
     mesh.report_all()
     assert mesh.phase() is Phase.STEADY
     assert mesh.authority.state.root != old.root
-    assert old.root.certificate_pem not in mesh.authority.state.bundle_pem
+    assert old.root.certificate_pem.rstrip() not in mesh.authority.state.bundle_pem
 
 
 def test_a_restarted_controller_goes_on_where_it_was_and_asks_anew(mesh: Mesh) -> None:

@@ -41,9 +41,9 @@ def test_the_bundle_is_both_roots_until_the_end_and_the_same_bytes_in_both_phase
     distributing = begin_root(STEADY, NEW)
     renewing = promote(distributing, NEW_ISSUER)
 
-    assert distributing.bundle_pem == OLD.certificate_pem + NEW.certificate_pem
+    assert distributing.bundle_pem == (OLD.certificate_pem + NEW.certificate_pem).rstrip()
     assert renewing.bundle_digest == distributing.bundle_digest
-    assert finish(renewing).bundle_pem == NEW.certificate_pem
+    assert finish(renewing).bundle_pem == NEW.certificate_pem.rstrip()
 
 
 def test_an_issuer_rotation_leaves_the_bundle_alone() -> None:

@@ -140,7 +140,7 @@ async def test_a_proxy_is_led_through_a_root_rotation(tmp_path: Path) -> None:
 
         await report()
         last = await stream.read()
-        assert last.bundle_pem == shop.authority.state.root.certificate_pem
+        assert last.bundle_pem == shop.authority.state.root.certificate_pem.rstrip()
         assert last.bundle_pem not in (first.bundle_pem, both.bundle_pem)
         assert shop.authority.state.phase is Phase.STEADY
 

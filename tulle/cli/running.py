@@ -48,13 +48,11 @@ async def until_signal(work: Coroutine[object, object, Result]) -> Result:
             loop.remove_signal_handler(number)
 
 
-async def start(
-    mesh: Mesh, paths: list[Path], *, publish: list[str], egress: bool = False, progress: Progress
-) -> State:
+async def start(mesh: Mesh, paths: list[Path], *, publish: list[str], progress: Progress) -> State:
     """Start a mesh and return when every pod is ready, showing each on the way."""
     remarks: list[Problem] = []
     progress.doing(f"starting {mesh.name}")
-    await mesh.up(*paths, publish=publish, egress=egress, remark=remarks.append)
+    await mesh.up(*paths, publish=publish, remark=remarks.append)
     for remark in remarks:
         if remark.severity == "warning":
             hint(f"warning: {remark}", style="yellow")

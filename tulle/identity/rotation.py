@@ -50,9 +50,13 @@ class State:
 
     @property
     def bundle_pem(self) -> str:
-        """All roots to trust. The order depends on the roots alone: a new order would be a new bundle."""
+        """All roots to trust.
+
+        The order depends on the roots alone, since a new order would be a new bundle; no line end at the
+        end, since a bundle that came through an environment has none and would differ.
+        """
         roots = [self.root] + ([self.other_root] if self.other_root else [])
-        return "".join(root.certificate_pem for root in sorted(roots, key=_age))
+        return "".join(root.certificate_pem for root in sorted(roots, key=_age)).rstrip()
 
     @property
     def bundle_digest(self) -> bytes:

@@ -98,9 +98,12 @@ def program(
 ) -> Program:
     """Return what a container starts; `links` are the variables that name services.
 
+    `TULLE_MANIFEST_DIR` is the folder of the manifest: there is no image that would bring the program along.
+
     Raises SettingError where a key or a fact is missing.
     """
-    known = {**base, "HOSTNAME": spec.hostname or face.name, **links}
+    manifests = os.path.dirname(os.path.abspath(container.source.file))
+    known = {**base, "HOSTNAME": spec.hostname or face.name, "TULLE_MANIFEST_DIR": manifests, **links}
     for source in container.env_from:
         values = settings.values(source.kind, source.name)
         if values is None and not source.optional:
@@ -113,7 +116,8 @@ def program(
         if value is not None:
             known[variable.name] = value
     argv = tuple(expand(part, known) for part in (*container.command, *container.args))
-    return Program(argv, known, container.working_dir)
+    folder = container.working_dir
+    return Program(argv, known, folder and expand(folder, known))
 
 
 def expand(text: str, known: Mapping[str, str]) -> str:

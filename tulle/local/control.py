@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from tulle.local.addresses import Pair
 from tulle.local.ground import Ground
 from tulle.local.helpers import Helper, Launch
+from tulle.local.order import NODE
 from tulle.local.plan import retry_delay_s
-from tulle.local.pod import NODE
 from tulle.local.proxy import Host, Proxy, unless
 from tulle.local.sandbox import Sandbox
 from tulle.model.errors import BugError, SettingError, TulleError

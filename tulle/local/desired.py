@@ -16,7 +16,17 @@ from tulle.local.containers import Settings
 from tulle.local.plan import Desired, WorkloadKey
 from tulle.model.errors import MeshError, NotFound
 from tulle.model.objects import ConfigMap, Namespace, Secret, Service
-from tulle.model.workload import Deployment, Job, KeyRef, Pod, PodSpec, StatefulSet, Workload
+from tulle.model.workload import (
+    ClaimVolume,
+    Deployment,
+    Job,
+    KeyRef,
+    Pod,
+    PodSpec,
+    StatefulSet,
+    Volume,
+    Workload,
+)
 from tulle.rules.injection import (
     Membership,
     effective_annotations,
@@ -180,10 +190,16 @@ def template_of(workload: Object) -> tuple[Mapping[str, str], Mapping[str, str],
 
 
 def pod_spec(workload: Workload, name: str) -> PodSpec:
-    """Return the specification of one pod: a StatefulSet gives each a host name below its service."""
+    """Return the specification of one pod: a StatefulSet gives each a host name below its service and claims."""
     _, _, spec = template_of(workload)
     if isinstance(workload, StatefulSet):
-        return replace(spec, hostname=name, subdomain=workload.service_name or None)
+        volumes = {volume.name: volume for volume in spec.volumes}
+        for claim in workload.claims:
+            own = ClaimVolume(f"{claim.meta.name}-{name}", read_only=False)
+            volumes[claim.meta.name] = Volume(claim.meta.name, own, claim.source)
+        return replace(
+            spec, hostname=name, subdomain=workload.service_name or None, volumes=tuple(volumes.values())
+        )
     return spec
 
 

@@ -24,10 +24,13 @@ TABLE = "services"
 
 
 def bridge_batch() -> str:
-    """Return the commands that make the bridge, run in its namespace."""
+    """Return the commands that make the bridge, run in its namespace.
+
+    Without a hardware address of its own it would take that of one of its pods, and another one when that leaves.
+    """
     return _lines(
         "link set lo up",
-        "link add br0 type bridge",
+        f"link add br0 address {mac(BRIDGE)} type bridge",
         f"addr add {BRIDGE[0]}/{POD_NETWORK.prefixlen} dev br0",
         f"addr add {BRIDGE[1]}/{POD_NETWORK_6.prefixlen} dev br0 nodad",
         "link set br0 up",

@@ -33,6 +33,7 @@ STOCK = "stock"
 IDENTITY_FOLDER = "/tulle/identity"
 TOKEN_FILE = "/tulle/token"
 
+MAX_COMMON_NAME = 64
 READY_POLL_S = 0.05
 READY_TIMEOUT_S = 1.0
 DRAIN_S = 5.0
@@ -202,9 +203,11 @@ def make_key(folder: Path, identity: str, owner: tuple[int, int]) -> None:
     if key_file.exists() and request_file.exists():
         return
     key = ec.generate_private_key(ec.SECP256R1())
+    # A common name has at most 64 characters, an identity may have more; only the alternative name counts.
+    common = [x509.NameAttribute(NameOID.COMMON_NAME, identity)] if len(identity) <= MAX_COMMON_NAME else []
     request = (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity[:64])]))
+        .subject_name(x509.Name(common))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(identity)]), critical=False)
         .sign(key, hashes.SHA256())
     )

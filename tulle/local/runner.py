@@ -24,8 +24,9 @@ from tulle.local.desired import ByHand, Folder, desired, find, pod_spec, scale, 
 from tulle.local.doors import Doors
 from tulle.local.ground import Ground
 from tulle.local.network import service_rules
+from tulle.local.order import PodOrder
 from tulle.local.plan import Create, Delete, Desired, PodView, WorkloadKey, job_expired_at, plan
-from tulle.local.pod import LocalPod, PodOrder
+from tulle.local.pod import LocalPod
 from tulle.local.snapshot import control_json, facts, object_json, pod_json
 from tulle.local.state import control_state, pod_state
 from tulle.model.errors import TulleError
@@ -206,10 +207,6 @@ class Runner:
     def _order(self, action: Create) -> PodOrder:
         workload = action.desired.workload
         labels, annotations, _ = template_of(workload)
-        claims = {
-            claim.meta.name: f"{claim.meta.name}-{action.name}"
-            for claim in (workload.claims if isinstance(workload, StatefulSet) else ())
-        }
         own = dict(labels)
         if isinstance(workload, StatefulSet):
             own |= {
@@ -230,7 +227,6 @@ class Runner:
             spec=pod_spec(workload, action.name),
             source=workload.source,
             membership=self._folder.membership(workload),
-            claim_names=claims,
             uid=str(uuid.uuid4()),
         )
 

@@ -9,7 +9,8 @@ from typing import Any
 from tulle.local.addresses import Pair
 from tulle.local.control import ControlPod
 from tulle.local.endpoints import PodFacts
-from tulle.local.pod import NODE, LocalPod
+from tulle.local.order import NODE
+from tulle.local.pod import LocalPod
 from tulle.model.objects import Namespace, PolicyObject, Service, ServiceAccount
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
 from tulle.model.workload import HttpGet

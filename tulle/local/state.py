@@ -25,10 +25,12 @@ def pod_state(pod: LocalPod) -> Json:
         "containers": [
             {
                 "name": container.name,
-                "pid": pod.container_pid(container.name),
+                "pid": child.pid
+                if (child := pod.containers[container.name].child) and child.running
+                else None,
                 "uid": user(container, order.spec, many_ids=True).uid,
                 "restarts": pod.containers[container.name].restarts,
-                "state": pod.container_state(container.name),
+                "state": pod.containers[container.name].word,
             }
             for container in (*order.spec.containers, *order.spec.init_containers)
         ],

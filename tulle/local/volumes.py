@@ -53,8 +53,6 @@ class Volumes:
     """The folder of the namespace's claims."""
     spec: PodSpec
     face: PodFace
-    claim_names: Mapping[str, str]
-    """What a claim is called for this pod: a StatefulSet's pods have one each."""
     token: bytes
     owner: tuple[int, int]
 
@@ -109,7 +107,7 @@ class Volumes:
     def _path(self, name: str, content: VolumeSource) -> Path:
         match content:
             case ClaimVolume(claim):
-                return self.claims / self.claim_names.get(claim, claim)
+                return self.claims / claim
             case HostPath(path):
                 return Path(path)
             case _:

@@ -64,6 +64,8 @@ class Supervisor:
         self._hand_here, self._hand_there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._hand_here.setblocking(False)
         self._doors = Doors(settings.moved)
+        self._control: ControlPod | None = None
+        self._reachable = False
         addresses = PodAddresses()
         self._control_addresses = addresses.take()
         self._runner = Runner(settings.name, addresses, self._doors, self._startable, time.monotonic)
@@ -81,7 +83,7 @@ class Supervisor:
         problems = await self._apply()
         if problems:
             raise ManifestError(problems)
-        control = ControlPod(
+        control = self._control = ControlPod(
             ground,
             self._control_addresses,
             lambda: self._site("127.0.0.1"),
@@ -121,7 +123,7 @@ class Supervisor:
             reach=tuple(dict.fromkeys([*_installation(), *(str(folder) for folder in sorted(folders))])),
             hidden=(str(settings.state.parent), str(settings.persistent.parent)),
             token_key=key,
-            site=lambda: self._site(self._control_addresses[0]),
+            site=self._pods_site,
             service_rules=lambda: self._runner.service_rules,
             changed=self._runner.changed,
             clock=time.monotonic,
@@ -132,6 +134,12 @@ class Supervisor:
     def _startable(self, folder: Folder) -> list[Problem]:
         has_proxy = self._settings.proxy is not None or self._settings.stock_proxy is not None
         return startable(folder, self._settings.path, has_proxy=has_proxy)
+
+    def _pods_site(self) -> Site | None:
+        """Return where pods find the mesh; a proxy that starts before the controller's would only wait longer."""
+        if self._control is not None and self._control.ready:
+            self._reachable = True
+        return self._site(self._control_addresses[0]) if self._reachable else None
 
     def _site(self, controller: str) -> Site | None:
         """Return where proxies find the mesh; None until the controller has made the trust anchors."""

@@ -47,6 +47,9 @@ pub mod io {
             pub mod outbound {
                 tonic::include_proto!("io.linkerd.proxy.outbound");
             }
+            pub mod tap {
+                tonic::include_proto!("io.linkerd.proxy.tap");
+            }
         }
     }
 }
@@ -63,5 +66,5 @@ pub mod trust {
 
 pub use io::linkerd::proxy::{
     destination, grpc_route, http_route, http_types, identity, inbound, meta, net, opaque_route,
-    outbound, tls_route,
+    outbound, tap, tls_route,
 };

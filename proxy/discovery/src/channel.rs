@@ -166,7 +166,7 @@ impl Shared {
 
 impl Connection {
     fn has_room(&self) -> bool {
-        let limit = self.streams.load(Ordering::Relaxed).min(MAX_STREAMS);
+        let limit = self.streams.load(Ordering::Relaxed).min(MAX_STREAMS);eprintln!("limit {limit} count {}", Arc::strong_count(&self.streams));
         Arc::strong_count(&self.streams) <= limit
     }
 }

@@ -5,7 +5,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use support::discovery;
-use tokio::time::{Instant, advance, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 use tulle_discovery::{EndpointsState, Seen, View};
 use tulle_testkit::{
@@ -289,7 +289,6 @@ async fn a_stream_is_left_when_it_is_idle_or_old_and_what_it_said_stays() {
         stream.send(add(vec![endpoint("10.0.0.1:80")])).await;
         sleep(Duration::from_secs(60)).await;
     }
-    assert_eq!(begun.elapsed().as_secs() / 60, 60);
+    assert!((3600..=3660).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     assert_eq!(next(&view, &mut Seen::default()).await, ["10.0.0.1:80"]);
-    advance(Duration::ZERO).await;
 }

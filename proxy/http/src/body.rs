@@ -119,7 +119,10 @@ pub struct Body(Kind);
 enum Kind {
     Empty,
     Full(Bytes),
-    Request { source: Rc<dyn RequestSource>, epoch: u32 },
+    Request {
+        source: Rc<dyn RequestSource>,
+        epoch: u32,
+    },
     Response(Box<dyn ResponseSource>),
     H2(Box<http2::Incoming>),
     Observed(Box<Observed>),
@@ -137,7 +140,11 @@ impl Body {
     #[must_use]
     pub fn full(data: impl Into<Bytes>) -> Self {
         let data = data.into();
-        if data.is_empty() { Self::empty() } else { Self(Kind::Full(data)) }
+        if data.is_empty() {
+            Self::empty()
+        } else {
+            Self(Kind::Full(data))
+        }
     }
 
     /// Somebody else's body.
@@ -161,7 +168,10 @@ impl Body {
     /// The same body, with somebody watching.
     #[must_use]
     pub fn observed(self, observer: Rc<dyn Observer>) -> Self {
-        Self(Kind::Observed(Box::new(Observed { body: self, observer: Some(observer) })))
+        Self(Kind::Observed(Box::new(Observed {
+            body: self,
+            observer: Some(observer),
+        })))
     }
 
     /// Whether it is known that nothing more comes.
@@ -194,6 +204,15 @@ impl Body {
             Remaining::Nothing => Some(0),
             Remaining::Exactly(length) => Some(length),
             Remaining::Unknown => None,
+        }
+    }
+
+    /// The same body once more, if it is here in whole: so a request can be sent again.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Empty => Some(Self::empty()),
+            Kind::Full(data) => Some(Self(Kind::Full(data.clone()))),
+            _ => None,
         }
     }
 
@@ -287,7 +306,8 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.exact_length().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.exact_length()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -300,7 +320,9 @@ struct Observed {
 impl Observed {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Next {
         let next = self.body.poll_next(cx);
-        let Poll::Ready(frame) = &next else { return next };
+        let Poll::Ready(frame) = &next else {
+            return next;
+        };
         if let Some(observer) = &self.observer {
             match frame {
                 Some(Ok(frame)) => {
@@ -308,7 +330,9 @@ impl Observed {
                         observer.data(data.len());
                     }
                     if let Some(trailers) = frame.trailers_ref() {
-                        self.end(&End::Complete { trailers: Some(trailers) });
+                        self.end(&End::Complete {
+                            trailers: Some(trailers),
+                        });
                     } else if self.body.is_end_stream() {
                         self.end(&End::Complete { trailers: None });
                     }
@@ -323,7 +347,9 @@ impl Observed {
     fn end(&mut self, end: &End<'_>) {
         if let Some(observer) = self.observer.take() {
             observer.end(match end {
-                End::Complete { trailers } => End::Complete { trailers: *trailers },
+                End::Complete { trailers } => End::Complete {
+                    trailers: *trailers,
+                },
                 End::Failed(error) => End::Failed(error),
                 End::Dropped => End::Dropped,
             });

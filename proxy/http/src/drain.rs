@@ -39,7 +39,10 @@ impl DrainSignal {
     pub fn new() -> (Trigger, Drain) {
         let shared = Arc::new(Shared {
             stage: AtomicU8::new(Stage::Open as u8),
-            state: Mutex::new(State { handles: 1, ..State::default() }),
+            state: Mutex::new(State {
+                handles: 1,
+                ..State::default()
+            }),
         });
         (Trigger(Arc::clone(&shared)), Drain(shared))
     }
@@ -111,7 +114,11 @@ impl Drain {
     }
 
     pub(crate) fn watch(&self) -> Watch {
-        Watch { drain: self.clone(), slot: None, waker: None }
+        Watch {
+            drain: self.clone(),
+            slot: None,
+            waker: None,
+        }
     }
 }
 
@@ -148,10 +155,18 @@ impl Watch {
     }
 
     pub(crate) fn poll(&mut self, stage: Stage, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             self.register(cx.waker().clone());
         }
-        if self.reached(stage) { Poll::Ready(()) } else { Poll::Pending }
+        if self.reached(stage) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     fn register(&mut self, waker: Waker) {

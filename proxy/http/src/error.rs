@@ -42,7 +42,11 @@ pub struct SendError {
 
 impl SendError {
     pub(crate) fn new(reason: Reason, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Self { refusal: Refusal::new(reason, message), request: None, reset: None }
+        Self {
+            refusal: Refusal::new(reason, message),
+            request: None,
+            reset: None,
+        }
     }
 
     pub(crate) fn handing_back(mut self, request: Request) -> Self {

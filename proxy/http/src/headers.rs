@@ -36,7 +36,11 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Remove what must not travel on: the well-known names and those that `connection` lists.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
+    let listed: Vec<HeaderValue> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .cloned()
+        .collect();
     for value in &listed {
         for option in tokens(value.as_bytes()) {
             if let Ok(name) = HeaderName::from_bytes(option)
@@ -64,12 +68,21 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// What `connection` may name: never what frames or routes a message, or a peer could take
 /// away what others decide by.
 pub(crate) fn may_be_nominated(name: &HeaderName) -> bool {
-    !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TE | header::CONTENT_TYPE | header::AUTHORIZATION)
+    !matches!(
+        *name,
+        header::HOST
+            | header::CONTENT_LENGTH
+            | header::TE
+            | header::CONTENT_TYPE
+            | header::AUTHORIZATION
+    )
 }
 
 /// The members of a comma-separated list.
 pub(crate) fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+    list.split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
 }
 
 /// Fields that a trailer section must not bring in: framing, routing, and what is decided

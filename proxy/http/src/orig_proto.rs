@@ -33,12 +33,19 @@ impl OrigProto {
             b"HTTP/1.0" => Version::HTTP_10,
             _ => return None,
         };
-        Some(Self { version, absolute_form: rest == b"; absolute-form" })
+        Some(Self {
+            version,
+            absolute_form: rest == b"; absolute-form",
+        })
     }
 
     /// Tell the proxy at the other end that the response is for an upgraded request.
     pub fn mark(self, response: &mut Response) {
-        let value = Self { absolute_form: false, ..self }.header();
+        let value = Self {
+            absolute_form: false,
+            ..self
+        }
+        .header();
         response.headers_mut().insert(ORIG_PROTO, value);
     }
 }
@@ -51,7 +58,10 @@ pub fn needs_http1(request: &Request) -> bool {
         && (request.headers().contains_key(header::UPGRADE)
             || request.method() == Method::CONNECT
             || (request.uri().authority().is_none()
-                && request.headers().get(header::HOST).is_none_or(HeaderValue::is_empty)))
+                && request
+                    .headers()
+                    .get(header::HOST)
+                    .is_none_or(HeaderValue::is_empty)))
 }
 
 /// Make an HTTP/1 request an HTTP/2 one. [`needs_http1`] must be false. Returns what
@@ -105,11 +115,15 @@ pub fn downgrade(request: &mut Request) -> Option<OrigProto> {
 pub(crate) fn set_authority(target: &mut Uri, host: &HeaderValue) {
     // The codec has checked the host; one from elsewhere that does not fit is left out, and
     // the peer refuses the request.
-    let Ok(authority) = uri::Authority::try_from(host.as_bytes()) else { return };
+    let Ok(authority) = uri::Authority::try_from(host.as_bytes()) else {
+        return;
+    };
     let mut parts = std::mem::take(target).into_parts();
     parts.scheme.get_or_insert(uri::Scheme::HTTP);
     parts.authority = Some(authority);
-    parts.path_and_query.get_or_insert_with(|| uri::PathAndQuery::from_static("/"));
+    parts
+        .path_and_query
+        .get_or_insert_with(|| uri::PathAndQuery::from_static("/"));
     if let Ok(uri) = Uri::from_parts(parts) {
         *target = uri;
     }
@@ -123,7 +137,9 @@ mod tests {
     fn request(target: &'static str) -> Request {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = Uri::from_static(target);
-        request.headers_mut().insert(header::HOST, HeaderValue::from_static("web.shop:80"));
+        request
+            .headers_mut()
+            .insert(header::HOST, HeaderValue::from_static("web.shop:80"));
         request
     }
 
@@ -160,7 +176,10 @@ mod tests {
 
     #[test]
     fn a_response_is_marked_and_restored() {
-        let orig = OrigProto { version: Version::HTTP_10, absolute_form: true };
+        let orig = OrigProto {
+            version: Version::HTTP_10,
+            absolute_form: true,
+        };
         let mut response = Response::new(Body::empty());
 
         orig.mark(&mut response);
@@ -174,7 +193,9 @@ mod tests {
     #[test]
     fn the_header_alone_makes_no_upgraded_request() {
         let mut http1 = request("/");
-        http1.headers_mut().insert(ORIG_PROTO, HeaderValue::from_static("HTTP/1.1"));
+        http1
+            .headers_mut()
+            .insert(ORIG_PROTO, HeaderValue::from_static("HTTP/1.1"));
 
         assert_eq!(downgrade(&mut http1), None);
         assert!(!http1.headers().contains_key("l5d-orig-proto"));

@@ -147,7 +147,11 @@ impl<C: Connect> Pool<C> {
     /// # Errors
     ///
     /// When no response came. The request is handed back where it can be tried elsewhere.
-    pub async fn send(&self, mut request: Request, interim: Interim) -> Result<Response, SendError> {
+    pub async fn send(
+        &self,
+        mut request: Request,
+        interim: Interim,
+    ) -> Result<Response, SendError> {
         if request.version() == Version::HTTP_2 {
             return self.0.send_http2(request, &interim).await;
         }
@@ -165,8 +169,7 @@ impl<C: Connect> Pool<C> {
                     orig_proto::downgrade(request);
                 }
                 if error.reset.is_some() {
-                    error.refusal.message =
-                        "upgraded connection failed with HTTP/2 reset".into();
+                    error.refusal.message = "upgraded connection failed with HTTP/2 reset".into();
                 }
                 Err(error)
             }
@@ -227,8 +230,11 @@ struct Http2Connection {
 impl<C: Connect> Shared<C> {
     fn in_flight(&self) -> usize {
         let http2 = self.http2.borrow();
-        let streams: usize =
-            http2.connections.iter().map(|open| open.connection.in_flight()).sum();
+        let streams: usize = http2
+            .connections
+            .iter()
+            .map(|open| open.connection.in_flight())
+            .sum();
         self.http1_in_flight.get() + streams
     }
 
@@ -267,13 +273,19 @@ impl<C: Connect> Shared<C> {
         let io = match self.connect.connect(Session::Http1).await {
             Ok(io) => io,
             Err(refusal) => {
-                let error = SendError { refusal, request: None, reset: None };
+                let error = SendError {
+                    refusal,
+                    request: None,
+                    reset: None,
+                };
                 return Err(error.handing_back(request));
             }
         };
         drop(lease);
         let connection = http1::Connection::new(io, &self.options.http1);
-        self.exchange(connection, request, interim).await.map_err(|failed| failed.into_error())
+        self.exchange(connection, request, interim)
+            .await
+            .map_err(|failed| failed.into_error())
     }
 
     async fn exchange(
@@ -284,7 +296,9 @@ impl<C: Connect> Shared<C> {
     ) -> Result<Response, Box<Failed>> {
         let home = self.this.upgrade().map(|this| this as Rc<dyn Home<C::Io>>);
         let lease = Lease::new(&self.http1_in_flight);
-        connection.exchange(request, interim, home, Some(lease)).await
+        connection
+            .exchange(request, interim, home, Some(lease))
+            .await
     }
 
     /// An idle connection that is fit for this request.
@@ -324,7 +338,11 @@ impl<C: Connect> Shared<C> {
             let connection = match self.http2_connection().await {
                 Ok(connection) => connection,
                 Err(refusal) => {
-                    let error = SendError { refusal, request: None, reset: None };
+                    let error = SendError {
+                        refusal,
+                        request: None,
+                        reset: None,
+                    };
                     return Err(error.handing_back(request));
                 }
             };
@@ -373,7 +391,9 @@ impl<C: Connect> Shared<C> {
     /// Connect in a task of its own: a request that is given up must not take the others'
     /// connection with it.
     fn connect_http2(&self) {
-        let Some(this) = self.this.upgrade() else { return };
+        let Some(this) = self.this.upgrade() else {
+            return;
+        };
         tokio::task::spawn_local(async move {
             let result = match this.connect.connect(Session::Http2).await {
                 Ok(io) => http2::Connection::connect(io, &this.options.http2).await,
@@ -384,7 +404,10 @@ impl<C: Connect> Shared<C> {
                 http2.connecting = false;
                 match result {
                     Ok(connection) => {
-                        http2.connections.push(Http2Connection { connection, idle_since: None });
+                        http2.connections.push(Http2Connection {
+                            connection,
+                            idle_since: None,
+                        });
                     }
                     Err(refusal) => http2.failure = Some((http2.attempts, refusal)),
                 }
@@ -439,10 +462,17 @@ impl Http2Connections {
     /// The first connection that takes another request, so that those behind it fall idle;
     /// the least busy one if none does and no more may be opened.
     fn choose(&self, max: usize) -> Option<http2::Connection> {
-        let free = self.connections.iter().find(|open| open.connection.has_room());
+        let free = self
+            .connections
+            .iter()
+            .find(|open| open.connection.has_room());
         let chosen = free.or_else(|| {
             let full = self.connections.len() >= max.max(1);
-            full.then(|| self.connections.iter().min_by_key(|open| open.connection.in_flight()))?
+            full.then(|| {
+                self.connections
+                    .iter()
+                    .min_by_key(|open| open.connection.in_flight())
+            })?
         });
         chosen.map(|open| open.connection.clone())
     }
@@ -476,9 +506,11 @@ fn is_idempotent(method: &Method) -> bool {
 fn closed_meanwhile(failed: Failed, repeatable: bool) -> Result<Request, SendError> {
     let lost = failed.silent && failed.error.refusal.reason == Reason::ConnectionLost;
     match failed {
-        Failed { untouched: Some(request), unsent, .. } if lost && (unsent || repeatable) => {
-            Ok(request)
-        }
+        Failed {
+            again: Some(request),
+            unsent,
+            ..
+        } if lost && (unsent || repeatable) => Ok(request),
         failed => Err(failed.into_error()),
     }
 }

@@ -19,11 +19,17 @@ impl Facts {
         let grpc = request.version() == Version::HTTP_2
             && request.method() == Method::POST
             && is_grpc(request.headers());
-        Self { version: request.version(), grpc }
+        Self {
+            version: request.version(),
+            grpc,
+        }
     }
 
     pub(crate) const fn http1() -> Self {
-        Self { version: Version::HTTP_11, grpc: false }
+        Self {
+            version: Version::HTTP_11,
+            grpc: false,
+        }
     }
 
     /// Whether the client speaks HTTP/2.
@@ -54,7 +60,10 @@ pub fn refuse(refusal: &Refusal, facts: Facts) -> Response {
     let message = header_text(&refusal.message);
     if facts.grpc {
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
         headers.insert("grpc-status", HeaderValue::from(refusal.reason.grpc_code()));
         headers.insert("grpc-message", grpc_message(&refusal.message));
     } else {
@@ -63,7 +72,10 @@ pub fn refuse(refusal: &Refusal, facts: Facts) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     headers.insert(headers::PROXY_ERROR, message);
-    headers.insert(headers::REASON, HeaderValue::from_static(refusal.reason.code()));
+    headers.insert(
+        headers::REASON,
+        HeaderValue::from_static(refusal.reason.code()),
+    );
     if refusal.reason.closes() {
         let close = HeaderValue::from_static("close");
         headers.insert(headers::PROXY_CONNECTION_CLOSE, close.clone());
@@ -71,7 +83,8 @@ pub fn refuse(refusal: &Refusal, facts: Facts) -> Response {
             headers.insert(header::CONNECTION, close);
         }
     }
-    if response.status() == StatusCode::NO_CONTENT || response.status() == StatusCode::NOT_MODIFIED {
+    if response.status() == StatusCode::NO_CONTENT || response.status() == StatusCode::NOT_MODIFIED
+    {
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     response
@@ -82,7 +95,9 @@ pub fn refuse(refusal: &Refusal, facts: Facts) -> Response {
 pub fn redirect(status: StatusCode, location: HeaderValue) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     response.headers_mut().insert(header::LOCATION, location);
     response
 }
@@ -92,7 +107,10 @@ pub fn redirect(status: StatusCode, location: HeaderValue) -> Response {
 pub fn grpc_status(code: u16, message: &str) -> Response {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     headers.insert("grpc-status", HeaderValue::from(code));
     headers.insert("grpc-message", grpc_message(message));
@@ -101,8 +119,16 @@ pub fn grpc_status(code: u16, message: &str) -> Response {
 
 /// A text that may hold a peer's words, as a header value.
 fn header_text(text: &str) -> HeaderValue {
-    let visible: String =
-        text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    let visible: String = text
+        .chars()
+        .map(|c| {
+            if c.is_ascii_graphic() || c == ' ' {
+                c
+            } else {
+                '?'
+            }
+        })
+        .collect();
     HeaderValue::try_from(visible).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
@@ -126,11 +152,17 @@ mod tests {
 
     use super::*;
 
-    const HTTP1: Facts = Facts { version: Version::HTTP_11, grpc: false };
+    const HTTP1: Facts = Facts {
+        version: Version::HTTP_11,
+        grpc: false,
+    };
 
     #[test]
     fn a_refusal_names_its_reason_and_closes_where_the_stock_proxy_does() {
-        let response = refuse(&Refusal::new(Reason::ConnectFailed, "connect refused"), HTTP1);
+        let response = refuse(
+            &Refusal::new(Reason::ConnectFailed, "connect refused"),
+            HTTP1,
+        );
 
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
         assert_eq!(response.headers()["tulle-reason"], "connect_failed");
@@ -150,7 +182,10 @@ mod tests {
 
     #[test]
     fn a_grpc_client_gets_a_trailers_only_answer() {
-        let facts = Facts { version: Version::HTTP_2, grpc: true };
+        let facts = Facts {
+            version: Version::HTTP_2,
+            grpc: true,
+        };
 
         let response = refuse(&Refusal::new(Reason::FailFast, "100 % gone\n"), facts);
 

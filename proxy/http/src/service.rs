@@ -1,9 +1,6 @@
 use std::{cell::RefCell, future::Future, rc::Rc};
 
-use crate::{
-    Request, Response,
-    body::RequestSource,
-};
+use crate::{Request, Response, body::RequestSource};
 
 /// What answers requests. It never fails: a refusal is a response.
 pub trait Service: 'static {
@@ -20,7 +17,10 @@ pub struct Interim(Sink);
 enum Sink {
     #[default]
     Nobody,
-    Http1 { source: Rc<dyn RequestSource>, epoch: u32 },
+    Http1 {
+        source: Rc<dyn RequestSource>,
+        epoch: u32,
+    },
     Http2(Rc<RefCell<h2::server::SendResponse<bytes::Bytes>>>),
 }
 

@@ -9,13 +9,18 @@ fn a_request_and_its_response_travel_unchanged() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("GET /a?b=c HTTP/1.1\r\nHost: web\r\nX-First: 1\r\nAccept: */*\r\n\r\n").await;
+        server
+            .client
+            .say("GET /a?b=c HTTP/1.1\r\nHost: web\r\nX-First: 1\r\nAccept: */*\r\n\r\n")
+            .await;
 
         let mut upstream = endpoint.accept().await;
         upstream
             .hear("GET /a?b=c HTTP/1.1\r\nhost: web\r\nx-first: 1\r\naccept: */*\r\n\r\n")
             .await;
-        upstream.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Answer: 42\r\n\r\nhello").await;
+        upstream
+            .say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Answer: 42\r\n\r\nhello")
+            .await;
         server
             .client
             .hear("HTTP/1.1 200 OK\r\nx-answer: 42\r\ncontent-length: 5\r\n\r\nhello")
@@ -27,14 +32,25 @@ fn a_request_and_its_response_travel_unchanged() {
 fn both_connections_are_kept() {
     run(async {
         let (mut server, mut endpoint) = proxy();
-        server.client.say("GET /1 HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        server
+            .client
+            .say("GET /1 HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
         let mut upstream = endpoint.accept().await;
 
         for next in ["/2", "/3", "/4"] {
             upstream.0.flush_request().await;
-            upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-            server.client.hear("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-            server.client.say(format!("GET {next} HTTP/1.1\r\nhost: web\r\n\r\n")).await;
+            upstream
+                .say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await;
+            server
+                .client
+                .hear("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await;
+            server
+                .client
+                .say(format!("GET {next} HTTP/1.1\r\nhost: web\r\n\r\n"))
+                .await;
         }
 
         endpoint.nobody_connects().await;
@@ -69,7 +85,10 @@ fn a_chunked_body_with_trailers_travels_both_ways() {
         upstream
             .hear("POST / HTTP/1.1\r\nhost: web\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\nte: trailers\r\nconnection: te\r\n\r\n3\r\nabc\r\n")
             .await;
-        server.client.say("4;ext=1\r\ndefg\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n").await;
+        server
+            .client
+            .say("4;ext=1\r\ndefg\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n")
+            .await;
         upstream.hear("4\r\ndefg\r\n0\r\nx-sum: 7\r\n\r\n").await;
 
         upstream.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\nX-End: yes\r\n\r\n").await;
@@ -90,18 +109,28 @@ fn pipelined_requests_are_answered_in_order() {
             .say("POST /1 HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\nhost: web\r\n\r\nGET /3 HTTP/1.1\r\nhost: web\r\n\r\n")
             .await;
         let mut upstream = endpoint.accept().await;
-        upstream.hear("POST /1 HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\n\r\nabc").await;
+        upstream
+            .hear("POST /1 HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\n\r\nabc")
+            .await;
         upstream.hear_nothing().await;
-        upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1").await;
+        upstream
+            .say("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")
+            .await;
         upstream.hear("GET /2 HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n2").await;
+        upstream
+            .say("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n2")
+            .await;
         upstream.hear("GET /3 HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n3").await;
+        upstream
+            .say("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n3")
+            .await;
 
         for answer in ["1", "2", "3"] {
             server
                 .client
-                .hear(&format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{answer}"))
+                .hear(&format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{answer}"
+                ))
                 .await;
         }
     });
@@ -118,9 +147,13 @@ fn informational_responses_are_forwarded() {
             .await;
         let mut upstream = endpoint.accept().await;
         upstream
-            .hear("PUT / HTTP/1.1\r\nhost: web\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+            .hear(
+                "PUT / HTTP/1.1\r\nhost: web\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n",
+            )
             .await;
-        upstream.say("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await;
+        upstream
+            .say("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+            .await;
         server
             .client
             .hear("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
@@ -172,10 +205,17 @@ fn a_connect_tunnel_is_spliced() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n").await;
+        server
+            .client
+            .say("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n")
+            .await;
         let mut upstream = endpoint.accept().await;
-        upstream.hear("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n").await;
-        upstream.say("HTTP/1.1 200 Connected\r\ncontent-length: 7\r\n\r\n").await;
+        upstream
+            .hear("CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\n")
+            .await;
+        upstream
+            .say("HTTP/1.1 200 Connected\r\ncontent-length: 7\r\n\r\n")
+            .await;
         server.client.hear("HTTP/1.1 200 OK\r\n\r\n").await;
         server.client.say("select 1").await;
         upstream.hear("select 1").await;
@@ -195,10 +235,16 @@ fn a_response_that_ends_with_its_connection_is_reframed() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        server
+            .client
+            .say("GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
         let mut upstream = endpoint.accept().await;
         upstream.say("HTTP/1.0 200 OK\r\n\r\nabc").await;
-        server.client.hear("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        server
+            .client
+            .hear("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            .await;
         upstream.say("de").await;
         server.client.hear("2\r\nde\r\n").await;
         upstream.finish().await;
@@ -219,7 +265,10 @@ fn an_http10_client_gets_no_chunks() {
             .say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
             .await;
 
-        server.client.hear("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc").await;
+        server
+            .client
+            .hear("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc")
+            .await;
         server.client.hear_end().await;
     });
 }
@@ -229,13 +278,28 @@ fn a_head_response_keeps_its_length_and_has_no_body() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("HEAD / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        server
+            .client
+            .say("HEAD / HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
         let mut upstream = endpoint.accept().await;
-        upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await;
-        server.client.hear("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await;
-        server.client.say("GET /304 HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        upstream.hear("HEAD / HTTP/1.1\r\nhost: web\r\n\r\nGET /304 HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        upstream.say("HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\netag: \"a\"\r\n\r\n").await;
+        upstream
+            .say("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+            .await;
+        server
+            .client
+            .hear("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+            .await;
+        server
+            .client
+            .say("GET /304 HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
+        upstream
+            .hear("HEAD / HTTP/1.1\r\nhost: web\r\n\r\nGET /304 HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
+        upstream
+            .say("HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\netag: \"a\"\r\n\r\n")
+            .await;
         server
             .client
             .hear("HTTP/1.1 304 Not Modified\r\netag: \"a\"\r\ncontent-length: 7\r\n\r\n")
@@ -250,12 +314,20 @@ fn a_client_that_closed_its_side_still_gets_its_answer() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        server
+            .client
+            .say("GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
         server.client.finish().await;
         let mut upstream = endpoint.accept().await;
-        upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        upstream
+            .say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .await;
 
-        server.client.hear("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n").await;
+        server
+            .client
+            .hear("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n")
+            .await;
         assert!(server.client.hear_all().await.ends_with("\r\n\r\nok"));
     });
 }
@@ -265,15 +337,32 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nabc").await;
+        server
+            .client
+            .say("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nabc")
+            .await;
         let mut upstream = endpoint.accept().await;
-        upstream.hear("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nabc").await;
-        upstream.say("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 2\r\n\r\nno").await;
-        server.client.hear("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+        upstream
+            .hear("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nabc")
+            .await;
+        upstream
+            .say("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 2\r\n\r\nno")
+            .await;
+        server
+            .client
+            .hear("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 2\r\n\r\nno")
+            .await;
         upstream.hear_end().await;
 
-        server.client.say("defghijGET /next HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        endpoint.accept().await.hear("GET /next HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        server
+            .client
+            .say("defghijGET /next HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
+        endpoint
+            .accept()
+            .await
+            .hear("GET /next HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
     });
 }
 
@@ -282,13 +371,21 @@ fn a_response_that_is_cut_off_is_not_made_whole() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        server
+            .client
+            .say("GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await;
         let mut upstream = endpoint.accept().await;
-        upstream.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nab").await;
+        upstream
+            .say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nab")
+            .await;
         upstream.finish().await;
 
         let heard = server.client.hear_all().await;
-        assert_eq!(heard, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n");
+        assert_eq!(
+            heard,
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n"
+        );
         assert!(server.serving.await.unwrap().is_err());
     });
 }
@@ -303,11 +400,16 @@ fn headers_that_connection_names_stay_on_their_hop() {
             .say("GET / HTTP/1.1\r\nhost: web\r\nconnection: x-private, host, keep-alive\r\nx-private: 1\r\nkeep-alive: timeout=5\r\nproxy-connection: close\r\nx-public: 2\r\n\r\n")
             .await;
         let mut upstream = endpoint.accept().await;
-        upstream.hear("GET / HTTP/1.1\r\nhost: web\r\nx-public: 2\r\n\r\n").await;
+        upstream
+            .hear("GET / HTTP/1.1\r\nhost: web\r\nx-public: 2\r\n\r\n")
+            .await;
         upstream
             .say("HTTP/1.1 200 OK\r\nconnection: x-secret\r\nx-secret: 1\r\nkeep-alive: timeout=5\r\ncontent-length: 0\r\n\r\n")
             .await;
-        server.client.hear("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        server
+            .client
+            .hear("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .await;
     });
 }
 
@@ -316,7 +418,10 @@ fn the_target_of_the_absolute_form_decides_over_host() {
     run(async {
         let (mut server, mut endpoint) = proxy();
 
-        server.client.say("GET http://real:81/x HTTP/1.1\r\nhost: other\r\n\r\n").await;
+        server
+            .client
+            .say("GET http://real:81/x HTTP/1.1\r\nhost: other\r\n\r\n")
+            .await;
 
         endpoint
             .accept()
@@ -338,7 +443,9 @@ fn an_upgrade_to_http2_is_not_passed_on() {
 
         let mut upstream = endpoint.accept().await;
         upstream.hear("GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        upstream.say("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await;
+        upstream
+            .say("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+            .await;
         server.client.hear("HTTP/1.1 502 Bad Gateway\r\n").await;
     });
 }

@@ -28,7 +28,6 @@ Publish = Annotated[
         show_default=False,
     ),
 ]
-Egress = Annotated[bool, typer.Option("--egress", help="Give pods a way out of the mesh (as root).")]
 
 
 def run(
@@ -36,21 +35,20 @@ def run(
     detach: Detach = False,
     name: NewName = DEFAULT_NAME,
     publish: Publish = None,
-    egress: Egress = False,
 ) -> int:
     """Run the pods of manifests on this machine, meshed.
 
     Editing a manifest takes effect at once. Without --detach the mesh ends with this command.
     """
     mesh = Mesh(name)
-    return asyncio.run(up(mesh, paths or [Path()], detach=detach, publish=publish or [], egress=egress))
+    return asyncio.run(up(mesh, paths or [Path()], detach=detach, publish=publish or []))
 
 
-async def up(mesh: Mesh, paths: list[Path], *, detach: bool, publish: list[str], egress: bool) -> int:
+async def up(mesh: Mesh, paths: list[Path], *, detach: bool, publish: list[str]) -> int:
     """Start, show, and stay."""
     try:
         with output.Progress() as progress:
-            await until_signal(start(mesh, paths, publish=publish, egress=egress, progress=progress))
+            await until_signal(start(mesh, paths, publish=publish, progress=progress))
         pods, state = await ps.look(mesh)
         ps.show(pods)
         ps.show_published(state)

@@ -40,7 +40,9 @@ pub struct Connection<I>(Box<Exchange<I>>);
 
 impl<I> std::fmt::Debug for Connection<I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("idle_since", &self.0.idle_since).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("idle_since", &self.0.idle_since)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,8 +64,9 @@ pub(crate) struct Failed {
     pub error: SendError,
     /// The server had not said anything yet.
     pub silent: bool,
-    /// The request, if its body is untouched. Whether it was processed is another question.
-    pub untouched: Option<Request>,
+    /// The request, if it can be sent from its start. Whether it was processed is another
+    /// question.
+    pub again: Option<Request>,
     /// Nothing of it was written.
     pub unsent: bool,
 }
@@ -71,7 +74,7 @@ pub(crate) struct Failed {
 impl Failed {
     /// For the caller: the request goes along if it provably was not processed.
     pub(crate) fn into_error(self) -> SendError {
-        match self.untouched {
+        match self.again {
             Some(request) if self.unsent => self.error.handing_back(request),
             _ => self.error,
         }
@@ -102,7 +105,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     ///
     /// When no response came.
     pub async fn send(self, request: Request, interim: &Interim) -> Result<Response, SendError> {
-        self.exchange(request, interim, None, None).await.map_err(|failed| failed.into_error())
+        self.exchange(request, interim, None, None)
+            .await
+            .map_err(|failed| failed.into_error())
     }
 
     pub(crate) async fn exchange(
@@ -123,7 +128,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
                 error,
                 silent: !sending.heard,
                 unsent: !exchange.io.has_written,
-                untouched: (!sending.outgoing.started).then_some(sending.request),
+                again: sending.again(),
             })),
         }
     }
@@ -135,7 +140,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     /// Look whether the server has closed the connection. Wakes when that may change.
     pub(crate) fn poll_health(&mut self, cx: &mut Context<'_>) -> Health {
         let exchange = &mut *self.0;
-        if exchange.io.input.is_empty() && !exchange.io.eof && exchange.io.poll_fill(cx).is_pending()
+        if exchange.io.input.is_empty()
+            && !exchange.io.eof
+            && exchange.io.poll_fill(cx).is_pending()
         {
             Health::Good
         } else {
@@ -164,6 +171,8 @@ struct Upload {
 /// A request of which the response has not begun.
 struct Sending {
     request: Request,
+    /// The body once more, where it is known in whole.
+    copy: Option<Body>,
     outgoing: Outgoing,
     asked: Asked,
     /// All was written.
@@ -173,6 +182,16 @@ struct Sending {
     interims: u32,
     /// Something came from the server.
     heard: bool,
+}
+
+impl Sending {
+    fn again(self) -> Option<Request> {
+        if !self.outgoing.started {
+            return Some(self.request);
+        }
+        let copy = self.copy?;
+        Some(self.request.map(|_| copy))
+    }
 }
 
 impl<I: Stream> Exchange<I> {
@@ -187,6 +206,7 @@ impl<I: Stream> Exchange<I> {
         self.io.has_written = false;
         encode::request(self.io.stage(), &request, framing, asked.upgrade);
         Sending {
+            copy: request.body().copy(),
             request,
             outgoing: Outgoing::new(framing),
             asked,
@@ -204,7 +224,10 @@ impl<I: Stream> Exchange<I> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, SendError>> {
         if !sending.sent && sending.failed.is_none() {
-            match sending.outgoing.poll_pump(sending.request.body_mut(), &mut self.io, cx) {
+            match sending
+                .outgoing
+                .poll_pump(sending.request.body_mut(), &mut self.io, cx)
+            {
                 Poll::Ready(Ok(())) => sending.sent = true,
                 Poll::Ready(Err(PumpError::Io(error))) => sending.failed = Some(error),
                 Poll::Ready(Err(PumpError::Body(error))) => {
@@ -245,21 +268,42 @@ impl<I: Stream> Exchange<I> {
     }
 
     fn respond(mut self: Box<Self>, head: ResponseHead, sending: Sending) -> Response {
-        let Sending { request, mut outgoing, sent, failed, .. } = sending;
+        let Sending {
+            request,
+            mut outgoing,
+            sent,
+            failed,
+            ..
+        } = sending;
         self.keep_alive =
             head.keep_alive && request.version() != Version::HTTP_10 && failed.is_none();
-        self.decoder = Decoder::new(head.length, self.limits);
+        let uploads = head.tunnel || (!sent && failed.is_none());
+        // A body that is here already frees its connection at once.
+        let whole = if uploads {
+            None
+        } else {
+            self.io.take_whole(head.length)
+        };
+        let left = if whole.is_some() {
+            Length::None
+        } else {
+            head.length
+        };
+        self.decoder = Decoder::new(left, self.limits);
         if head.tunnel {
             self.decoder.become_tunnel();
             outgoing = Outgoing::new(Framing::Raw);
         }
-        if head.tunnel || (!sent && failed.is_none()) {
-            self.upload = Some(Upload { body: request.into_body(), outgoing });
+        if uploads {
+            self.upload = Some(Upload {
+                body: request.into_body(),
+                outgoing,
+            });
         }
         head.response.map(|()| {
             if self.is_over() {
                 self.release();
-                Body::empty()
+                whole.map_or_else(Body::empty, Body::full)
             } else {
                 Body::response(self)
             }
@@ -269,8 +313,14 @@ impl<I: Stream> Exchange<I> {
     /// Move the request's body on. An error is the body's; one of the connection only ends
     /// the upload, since what the server has said may still be read.
     fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
-        match ready!(upload.outgoing.poll_pump(&mut upload.body, &mut self.io, cx)) {
+        let Some(upload) = &mut self.upload else {
+            return Poll::Ready(Ok(()));
+        };
+        match ready!(
+            upload
+                .outgoing
+                .poll_pump(&mut upload.body, &mut self.io, cx)
+        ) {
             Ok(()) => {
                 if upload.outgoing.framing == Framing::Raw {
                     // The other direction of a tunnel goes on.
@@ -314,7 +364,10 @@ impl<I: Stream> ResponseSource for Exchange<I> {
     fn release(mut self: Box<Self>) {
         self.lease = None;
         // Bytes behind the response belong to nobody: the next request must not find them.
-        if self.keep_alive && self.io.input.is_empty() && !self.io.eof && self.io.is_written()
+        if self.keep_alive
+            && self.io.input.is_empty()
+            && !self.io.eof
+            && self.io.is_written()
             && let Some(home) = self.home.take()
         {
             self.idle_since = Instant::now();
@@ -334,12 +387,19 @@ fn bad_response(what: &'static str) -> SendError {
 }
 
 fn body_failed(error: &BodyError) -> SendError {
-    SendError { refusal: error.refusal(), request: None, reset: None }
+    SendError {
+        refusal: error.refusal(),
+        request: None,
+        reset: None,
+    }
 }
 
 fn lost(error: Option<&io::Error>) -> SendError {
     match error {
         Some(error) => SendError::new(Reason::ConnectionLost, error.to_string()),
-        None => SendError::new(Reason::ConnectionLost, "connection closed before message completed"),
+        None => SendError::new(
+            Reason::ConnectionLost,
+            "connection closed before message completed",
+        ),
     }
 }

@@ -60,7 +60,11 @@ impl Decoder {
             Length::Chunked => State::ChunkSize,
             Length::Close => State::Close,
         };
-        Self { state, limits, extensions: 0 }
+        Self {
+            state,
+            limits,
+            extensions: 0,
+        }
     }
 
     /// All that comes from here on is the body.
@@ -174,7 +178,11 @@ impl Decoder {
                     return Err(BodyError::Malformed("too many chunk extensions"));
                 }
                 io.input.advance(end + 1);
-                self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                self.state = if size == 0 {
+                    State::Trailers
+                } else {
+                    State::ChunkData(size)
+                };
             }
             State::Trailers => {
                 if io.input.starts_with(b"\r\n") {
@@ -207,17 +215,26 @@ fn parse_size(line: &[u8]) -> Result<(u64, usize), &'static str> {
     let Some(line) = line.strip_suffix(b"\r") else {
         return Err("a chunk's size line ends in a bare LF");
     };
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
     if digits == 0 || digits > MAX_SIZE_DIGITS {
         return Err("invalid chunk size");
     }
     let extension = &line[digits..];
-    let blanks = extension.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let blanks = extension
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'))
+        .count();
     // Blanks are allowed before an extension and, since some servers pad, at the end.
     if extension.get(blanks).is_some_and(|byte| *byte != b';') {
         return Err("invalid chunk size");
     }
-    if extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    if extension
+        .iter()
+        .any(|byte| byte.is_ascii_control() && *byte != b'\t')
+    {
         return Err("control character in a chunk extension");
     }
     let size = line[..digits].iter().fold(0_u64, |size, digit| {
@@ -257,7 +274,11 @@ mod tests {
             b"1000000000000000\r",
             b";a\r",
         ] {
-            assert!(parse_size(wrong).is_err(), "{:?}", String::from_utf8_lossy(wrong));
+            assert!(
+                parse_size(wrong).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(wrong)
+            );
         }
     }
 }

@@ -6,7 +6,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
-use super::{AbsoluteForm, io::{Buffered, Stream}};
+use super::{
+    AbsoluteForm,
+    io::{Buffered, Stream},
+};
 use crate::{
     Body, BodyError,
     headers::{is_forbidden_in_trailers, is_hop_by_hop},
@@ -59,7 +62,11 @@ impl<I: Stream> Sink for &mut Buffered<I> {
 
 impl Outgoing {
     pub(crate) fn new(framing: Framing) -> Self {
-        Self { framing, started: false, finished: framing == Framing::Nothing }
+        Self {
+            framing,
+            started: false,
+            finished: framing == Framing::Nothing,
+        }
     }
 
     /// Move the body on; ready when all of it is written and flushed. As much as is there is
@@ -77,13 +84,15 @@ impl Outgoing {
                     Poll::Ready(Some(Ok(frame))) => {
                         self.started = true;
                         let last = body.is_end_stream();
-                        sink.with(|io| self.frame(frame, last, io)).map_err(PumpError::Body)?;
+                        sink.with(|io| self.frame(frame, last, io))
+                            .map_err(PumpError::Body)?;
                     }
                     Poll::Ready(Some(Err(error))) => {
                         return Poll::Ready(Err(PumpError::Body(error)));
                     }
                     Poll::Ready(None) => {
-                        sink.with(|io| self.finish(None, io)).map_err(PumpError::Body)?;
+                        sink.with(|io| self.finish(None, io))
+                            .map_err(PumpError::Body)?;
                     }
                     Poll::Pending => {
                         waiting = true;
@@ -111,7 +120,11 @@ impl Outgoing {
             Ok(data) => {
                 self.data(data, io)?;
                 // A tunnel ends with its connection, not with what the body says of itself.
-                if last && self.framing != Framing::Raw { self.finish(None, io) } else { Ok(()) }
+                if last && self.framing != Framing::Raw {
+                    self.finish(None, io)
+                } else {
+                    Ok(())
+                }
             }
             Err(frame) => match frame.into_trailers() {
                 Ok(trailers) => self.finish(Some(&trailers), io),
@@ -127,7 +140,9 @@ impl Outgoing {
         match &mut self.framing {
             Framing::Nothing => return Err(BodyError::Length),
             Framing::Length(left) => {
-                *left = left.checked_sub(data.len() as u64).ok_or(BodyError::Length)?;
+                *left = left
+                    .checked_sub(data.len() as u64)
+                    .ok_or(BodyError::Length)?;
                 io.push(data);
             }
             Framing::Chunked => {
@@ -186,7 +201,11 @@ pub(crate) fn request(out: &mut Vec<u8>, request: &Request<Body>, framing: Frami
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
     if *request.method() == Method::CONNECT {
-        out.extend_from_slice(uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
+        out.extend_from_slice(
+            uri.authority()
+                .map_or("", |authority| authority.as_str())
+                .as_bytes(),
+        );
     } else {
         if request.extensions().get::<AbsoluteForm>().is_some()
             && let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority())
@@ -195,10 +214,18 @@ pub(crate) fn request(out: &mut Vec<u8>, request: &Request<Body>, framing: Frami
             out.extend_from_slice(b"://");
             out.extend_from_slice(authority.as_str().as_bytes());
         }
-        out.extend_from_slice(uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+        out.extend_from_slice(
+            uri.path_and_query()
+                .map_or("/", |path| path.as_str())
+                .as_bytes(),
+        );
     }
     let http10 = request.version() == Version::HTTP_10;
-    out.extend_from_slice(if http10 { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
+    out.extend_from_slice(if http10 {
+        b" HTTP/1.0\r\n"
+    } else {
+        b" HTTP/1.1\r\n"
+    });
     if !request.headers().contains_key(header::HOST)
         && let Some(authority) = uri.authority()
     {
@@ -219,7 +246,10 @@ pub(crate) fn request(out: &mut Vec<u8>, request: &Request<Body>, framing: Frami
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::Nothing
             if request.headers().contains_key(header::CONTENT_LENGTH)
-                || matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) =>
+                || matches!(
+                    *request.method(),
+                    Method::POST | Method::PUT | Method::PATCH
+                ) =>
         {
             length_line(out, 0);
         }
@@ -389,5 +419,10 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn parse(value: &HeaderValue) -> Option<u64> {
-    value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+    value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?
+        .parse()
+        .ok()
 }

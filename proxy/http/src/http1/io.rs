@@ -17,6 +17,8 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::parse::Length;
+
 /// A TLS record's plaintext: one read never brings more from one.
 const SCRATCH: usize = 16 * 1024;
 /// From a read of this size on, the next one goes into a buffer of the body's own.
@@ -140,8 +142,8 @@ impl<I: Stream> Buffered<I> {
     pub(crate) fn worth_parsing(&mut self, max_head: usize) -> bool {
         let new = &self.input[self.looked_at.min(self.input.len())..];
         let first = self.looked_at == 0;
-        let worth = !new.is_empty() && (first || new.contains(&b'\n'))
-            || self.input.len() >= max_head;
+        let worth =
+            !new.is_empty() && (first || new.contains(&b'\n')) || self.input.len() >= max_head;
         self.looked_at = self.input.len();
         worth
     }
@@ -151,11 +153,27 @@ impl<I: Stream> Buffered<I> {
         self.looked_at = 0;
     }
 
+    /// The whole body, if it is here and has a known length.
+    pub(crate) fn take_whole(&mut self, length: Length) -> Option<Bytes> {
+        let Length::Exactly(length) = length else {
+            return None;
+        };
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= self.input.len())?;
+        Some(self.take_input(length))
+    }
+
     /// Where a head, or other small things in front of data, are written to.
     pub(crate) fn stage(&mut self) -> &mut Vec<u8> {
-        debug_assert!(self.queue.is_empty(), "what is staged goes before what is queued");
+        debug_assert!(
+            self.queue.is_empty(),
+            "what is staged goes before what is queued"
+        );
         if self.staged.capacity() == 0 {
-            self.staged = STAGING.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(4 * 1024));
+            self.staged = STAGING
+                .with_borrow_mut(Vec::pop)
+                .unwrap_or_else(|| Vec::with_capacity(4 * 1024));
         }
         &mut self.staged
     }
@@ -167,7 +185,11 @@ impl<I: Stream> Buffered<I> {
 
     /// Add data behind everything else.
     pub(crate) fn push(&mut self, data: Bytes) {
-        let small = if self.io.is_write_vectored() { SMALL } else { STAGED_MAX };
+        let small = if self.io.is_write_vectored() {
+            SMALL
+        } else {
+            STAGED_MAX
+        };
         if self.queue.is_empty() && data.len() <= small {
             self.stage().extend_from_slice(&data);
         } else {
@@ -226,13 +248,21 @@ impl<I: Stream> Buffered<I> {
             return io.poll_write(cx, staged);
         }
         if !io.is_write_vectored() {
-            let first = if staged.is_empty() { &self.queue[0] } else { staged };
+            let first = if staged.is_empty() {
+                &self.queue[0]
+            } else {
+                staged
+            };
             return io.poll_write(cx, first);
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let rest = self.queue.iter().map(|data| &data[..]);
-        for data in std::iter::once(staged).filter(|staged| !staged.is_empty()).chain(rest).take(SLICES) {
+        for data in std::iter::once(staged)
+            .filter(|staged| !staged.is_empty())
+            .chain(rest)
+            .take(SLICES)
+        {
             slices[count] = IoSlice::new(data);
             count += 1;
         }
@@ -241,7 +271,9 @@ impl<I: Stream> Buffered<I> {
 
     /// Take up to `count` written bytes off the queue's front; returns how many.
     fn consume_queued(&mut self, count: usize) -> usize {
-        let Some(front) = self.queue.front_mut() else { return count };
+        let Some(front) = self.queue.front_mut() else {
+            return count;
+        };
         let taken = count.min(front.len());
         front.advance(taken);
         if front.is_empty() {

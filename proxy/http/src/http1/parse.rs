@@ -45,9 +45,10 @@ impl Malformed {
     pub(crate) fn request_refusal(self) -> Refusal {
         match self {
             Self::Syntax(what) => Refusal::new(Reason::BadRequest, what),
-            Self::TooLarge => {
-                Refusal::new(Reason::HeadersTooLarge, "the request head is larger than the limit")
-            }
+            Self::TooLarge => Refusal::new(
+                Reason::HeadersTooLarge,
+                "the request head is larger than the limit",
+            ),
         }
     }
 
@@ -144,9 +145,13 @@ pub(crate) fn request(
     // " HTTP/1.x" and the end of the line.
     check_line_end(window, target_at.end + 9)?;
     let spans = spans(window, parsed.headers, length)?;
-    let method = Method::from_bytes(method.as_bytes())
-        .map_err(|_| Malformed::Syntax("invalid method"))?;
-    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let method =
+        Method::from_bytes(method.as_bytes()).map_err(|_| Malformed::Syntax("invalid method"))?;
+    let version = if version == 1 {
+        Version::HTTP_11
+    } else {
+        Version::HTTP_10
+    };
 
     let head = take(input, length);
     request_from(&head, method, target_at, version, &spans).map(Some)
@@ -165,7 +170,9 @@ fn request_from(
 
     let length = match (fields.length, fields.chunked) {
         (Some(_), true) => {
-            return Err(Malformed::Syntax("both content-length and transfer-encoding"));
+            return Err(Malformed::Syntax(
+                "both content-length and transfer-encoding",
+            ));
         }
         (None, true) if version == Version::HTTP_10 => {
             return Err(Malformed::Syntax("transfer-encoding on HTTP/1.0"));
@@ -189,9 +196,10 @@ fn request_from(
     }
     let expects_continue = version == Version::HTTP_11
         && length != Length::None
-        && fields.map.get(header::EXPECT).is_some_and(|value| {
-            value.as_bytes().eq_ignore_ascii_case(b"100-continue")
-        });
+        && fields
+            .map
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
 
     let mut request = Request::new(());
     *request.method_mut() = method;
@@ -254,7 +262,11 @@ pub(crate) fn response(
     }
     let spans = spans(window, parsed.headers, length)?;
     let status = StatusCode::from_u16(code).map_err(|_| Malformed::Syntax("invalid status"))?;
-    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let version = if version == 1 {
+        Version::HTTP_11
+    } else {
+        Version::HTTP_10
+    };
 
     let head = take(input, length);
     response_from(&head, status, version, &spans, asked).map(Some)
@@ -279,7 +291,9 @@ fn response_from(
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED;
     if fields.length.is_some() && fields.chunked {
-        return Err(Malformed::Syntax("both content-length and transfer-encoding"));
+        return Err(Malformed::Syntax(
+            "both content-length and transfer-encoding",
+        ));
     }
     if fields.chunked && version == Version::HTTP_10 {
         return Err(Malformed::Syntax("transfer-encoding on HTTP/1.0"));
@@ -413,7 +427,9 @@ impl Fields {
                     // Trailers are passed on, so this hop takes them.
                     if tokens(value.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers"))
                     {
-                        fields.map.insert(header::TE, HeaderValue::from_static("trailers"));
+                        fields
+                            .map
+                            .insert(header::TE, HeaderValue::from_static("trailers"));
                     }
                     continue;
                 }
@@ -493,7 +509,9 @@ fn parse_target(method: &Method, target: Bytes) -> Result<(Uri, Form), Malformed
 
 /// An authority without user information, which would hide the host from a careless reader.
 fn has_plain_authority(uri: &Uri) -> bool {
-    uri.authority().is_some_and(|authority| is_host(authority.as_str().as_bytes()) && !authority.host().is_empty())
+    uri.authority().is_some_and(|authority| {
+        is_host(authority.as_str().as_bytes()) && !authority.host().is_empty()
+    })
 }
 
 /// `uri-host [":" port]` of RFC 9110 §7.2, by its characters. It may be empty.
@@ -505,14 +523,28 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
     let name_fits = match name.strip_prefix(b"[") {
         Some(literal) => literal.strip_suffix(b"]").is_some_and(|literal| {
             !literal.is_empty()
-                && literal.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+                && literal
+                    .iter()
+                    .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
         }),
         None => name.iter().all(|byte| {
             byte.is_ascii_alphanumeric()
                 || matches!(
                     byte,
-                    b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')'
-                        | b'*' | b'+' | b';' | b'='
+                    b'-' | b'.'
+                        | b'_'
+                        | b'~'
+                        | b'%'
+                        | b'!'
+                        | b'$'
+                        | b'&'
+                        | b'\''
+                        | b'('
+                        | b')'
+                        | b'*'
+                        | b'+'
+                        | b';'
+                        | b'='
                 )
         }),
     };
@@ -525,8 +557,13 @@ fn may_upgrade(value: &HeaderValue) -> bool {
     let mut asked = tokens(value.as_bytes()).peekable();
     asked.peek().is_some()
         && asked.all(|protocol| {
-            let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
-            ![&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|barred| name.eq_ignore_ascii_case(barred))
+            let name = protocol
+                .split(|byte| *byte == b'/')
+                .next()
+                .unwrap_or_default();
+            ![&b"h2c"[..], b"h2", b"http", b"tls"]
+                .iter()
+                .any(|barred| name.eq_ignore_ascii_case(barred))
         })
 }
 
@@ -535,7 +572,8 @@ fn parse_length(value: &[u8]) -> Option<u64> {
         return None;
     }
     value.iter().try_fold(0_u64, |length, byte| {
-        byte.is_ascii_digit().then(|| length * 10 + u64::from(byte - b'0'))
+        byte.is_ascii_digit()
+            .then(|| length * 10 + u64::from(byte - b'0'))
     })
 }
 
@@ -554,12 +592,17 @@ fn spans(
     headers: &[httparse::Header<'_>],
     length: usize,
 ) -> Result<Spans, Malformed> {
-    let mut spans = Spans { list: [Span::default(); MAX_HEADERS], count: headers.len() };
+    let mut spans = Spans {
+        list: [Span::default(); MAX_HEADERS],
+        count: headers.len(),
+    };
     for (span, header) in spans.list.iter_mut().zip(headers) {
         let name = offset(window, header.name.as_bytes());
         let value = offset(window, header.value);
-        let blanks =
-            window[value.end..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let blanks = window[value.end..]
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+            .count();
         check_line_end(window, value.end + blanks)?;
         *span = Span {
             name: to_u16(name.start),
@@ -587,8 +630,13 @@ fn check_line_end(window: &[u8], at: usize) -> Result<(), Malformed> {
 
 /// Only a few whole line ends may come before a request line.
 fn check_leading(window: &[u8]) -> Result<(), Malformed> {
-    let blank = window.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let whole = window[..blank].chunks(2).all(|pair| pair == b"\r\n" || pair == b"\r");
+    let blank = window
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count();
+    let whole = window[..blank]
+        .chunks(2)
+        .all(|pair| pair == b"\r\n" || pair == b"\r");
     if blank <= MAX_LEADING && whole {
         Ok(())
     } else {

@@ -61,7 +61,11 @@ where
     S: Service,
 {
     let connection = Rc::new(Connection::new(io, options.limits()));
-    let mut idle = Idle { watch: drain.watch(), timeout: options.idle_timeout, timer: None };
+    let mut idle = Idle {
+        watch: drain.watch(),
+        timeout: options.idle_timeout,
+        timer: None,
+    };
     drop(drain);
     loop {
         match connection.next_head(options, &mut idle).await? {
@@ -104,12 +108,14 @@ impl Idle {
         if self.watch.poll(Stage::Closed, cx).is_ready() {
             return Poll::Ready(());
         }
-        let Some(timeout) = self.timeout else { return Poll::Pending };
+        let Some(timeout) = self.timeout else {
+            return Poll::Pending;
+        };
         let deadline = *since.get_or_insert_with(Instant::now) + timeout;
         loop {
-            let (timer, armed_for) = self.timer.get_or_insert_with(|| {
-                (Box::pin(tokio::time::sleep_until(deadline)), deadline)
-            });
+            let (timer, armed_for) = self
+                .timer
+                .get_or_insert_with(|| (Box::pin(tokio::time::sleep_until(deadline)), deadline));
             ready!(timer.as_mut().poll(cx));
             if *armed_for >= deadline {
                 return Poll::Ready(());
@@ -155,7 +161,9 @@ impl<I: Stream> Connection<I> {
         // Rare, so its state is not a part of every connection's.
         Box::pin(async {
             let rest = poll_fn(|cx| self.0.borrow_mut().poll_rest(cx));
-            tokio::time::timeout(options.header_timeout, rest).await.unwrap_or(Ok(Turn::Partial))
+            tokio::time::timeout(options.header_timeout, rest)
+                .await
+                .unwrap_or(Ok(Turn::Partial))
         })
         .await
     }
@@ -183,13 +191,9 @@ impl<I: Stream> Connection<I> {
         head: RequestHead,
         service: &S,
     ) -> Result<Response, ServeError> {
-        let epoch = self.0.borrow_mut().begin(&head);
+        let (epoch, whole) = self.0.borrow_mut().begin(&head);
         let source: Rc<dyn RequestSource> = Rc::<Self>::clone(self);
-        let body = if head.length == Length::None && !head.tunnel {
-            Body::empty()
-        } else {
-            Body::request(Rc::clone(&source), epoch)
-        };
+        let body = whole.unwrap_or_else(|| Body::request(Rc::clone(&source), epoch));
         let request = head.request.map(|()| body);
         // Boxed, so that a connection is not as large as a request while it is idle.
         let mut call = Box::pin(service.call(request, Interim::http1(source, epoch)));
@@ -209,7 +213,10 @@ impl<I: Stream> Connection<I> {
         watch: &Watch,
     ) -> Result<bool, ServeError> {
         let framing = encode::response_framing(&response, answering).unwrap_or_else(|| {
-            let refusal = Refusal::new(Reason::BadResponse, "the response's head contradicts itself");
+            let refusal = Refusal::new(
+                Reason::BadResponse,
+                "the response's head contradicts itself",
+            );
             response = refuse(&refusal, Facts::http1());
             Framing::Nothing
         });
@@ -221,7 +228,13 @@ impl<I: Stream> Connection<I> {
                 || framing == Framing::Raw
                 || watch.reached(Stage::Draining)
                 || state.must_close(&response);
-            encode::response(state.io.stage(), &response, framing, answering, close && !tunnel);
+            encode::response(
+                state.io.stage(),
+                &response,
+                framing,
+                answering,
+                close && !tunnel,
+            );
             state.interim = false;
             if tunnel {
                 state.decoder.become_tunnel();
@@ -308,8 +321,19 @@ impl<I: Stream> Connection<I> {
         {
             let mut state = self.0.borrow_mut();
             let response = refuse(refusal, Facts::http1());
-            let answering = Answering { head: false, http10: false, tunnel: false, connect: false };
-            encode::response(state.io.stage(), &response, Framing::Nothing, answering, true);
+            let answering = Answering {
+                head: false,
+                http10: false,
+                tunnel: false,
+                connect: false,
+            };
+            encode::response(
+                state.io.stage(),
+                &response,
+                Framing::Nothing,
+                answering,
+                true,
+            );
         }
         Box::pin(self.linger()).await;
     }
@@ -355,12 +379,22 @@ impl<I: Stream> State<I> {
         }
     }
 
-    fn begin(&mut self, head: &RequestHead) -> u32 {
+    /// Begin an exchange; its epoch, and the request's body if it is here in whole.
+    fn begin(&mut self, head: &RequestHead) -> (u32, Option<Body>) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.decoder = Decoder::new(head.length, self.limits);
         self.interim = head.request.version() != Version::HTTP_10;
         self.awaits_continue = head.expects_continue;
-        self.epoch
+        let whole = match head.length {
+            Length::None if !head.tunnel => Some(Body::empty()),
+            length => self.io.take_whole(length).map(Body::full),
+        };
+        let left = if whole.is_some() {
+            Length::None
+        } else {
+            head.length
+        };
+        self.decoder = Decoder::new(left, self.limits);
+        (self.epoch, whole)
     }
 
     /// While the service works: send 1xx on, and notice a client that is gone.
@@ -382,9 +416,13 @@ impl<I: Stream> State<I> {
 
     /// Whether the connection cannot go on after this response.
     fn must_close(&self, response: &Response) -> bool {
-        let asked_to = response.headers().get_all(header::CONNECTION).iter().any(|value| {
-            tokens(value.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"close"))
-        });
+        let asked_to = response
+            .headers()
+            .get_all(header::CONNECTION)
+            .iter()
+            .any(|value| {
+                tokens(value.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"close"))
+            });
         // An answer to a request whose body was not wanted: is the rest worth reading?
         let unread = response.body().is_end_stream()
             && match self.decoder.remaining() {
@@ -421,7 +459,12 @@ impl<I: Stream> State<I> {
 
 impl<I: Stream> RequestSource for Connection<I> {
     fn poll_frame(&self, epoch: u32, cx: &mut Context<'_>) -> Next {
-        let State { io, decoder, epoch: current, .. } = &mut *self.0.borrow_mut();
+        let State {
+            io,
+            decoder,
+            epoch: current,
+            ..
+        } = &mut *self.0.borrow_mut();
         if *current != epoch {
             return Poll::Ready(Some(Err(crate::BodyError::Gone)));
         }
@@ -430,7 +473,11 @@ impl<I: Stream> RequestSource for Connection<I> {
 
     fn remaining(&self, epoch: u32) -> Remaining {
         let state = self.0.borrow();
-        if state.epoch == epoch { state.decoder.remaining() } else { Remaining::Unknown }
+        if state.epoch == epoch {
+            state.decoder.remaining()
+        } else {
+            Remaining::Unknown
+        }
     }
 
     fn informational(&self, epoch: u32, response: &HttpResponse<()>) {

@@ -68,8 +68,10 @@ impl Connection {
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (io, heard) = Heard::new(io);
-        let (sender, mut connection) =
-            builder(options).handshake::<_, Bytes>(io).await.map_err(|error| refusal(&error))?;
+        let (sender, mut connection) = builder(options)
+            .handshake::<_, Bytes>(io)
+            .await
+            .map_err(|error| refusal(&error))?;
         let mut keep_alive = KeepAlive::new(connection.ping_pong(), heard, options);
         let driver = Rc::new(Driver::default());
         let shared = Rc::clone(&driver);
@@ -79,12 +81,18 @@ impl Connection {
                     return Poll::Ready(());
                 }
                 shared.waker.replace(Some(cx.waker().clone()));
-                keep_alive.as_mut().map_or(Poll::Pending, |keep_alive| keep_alive.poll(cx))
+                keep_alive
+                    .as_mut()
+                    .map_or(Poll::Pending, |keep_alive| keep_alive.poll(cx))
             })
             .await;
             shared.ended.set(true);
         });
-        Ok(Self(Rc::new(Handle { sender, driver, in_flight: Rc::default() })))
+        Ok(Self(Rc::new(Handle {
+            sender,
+            driver,
+            in_flight: Rc::default(),
+        })))
     }
 
     /// Whether a request can still be sent: the server has not said that it is going away.
@@ -92,7 +100,10 @@ impl Connection {
     pub fn is_usable(&self) -> bool {
         !self.0.driver.ended.get()
             && !matches!(
-                self.0.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop())),
+                self.0
+                    .sender
+                    .clone()
+                    .poll_ready(&mut Context::from_waker(Waker::noop())),
                 Poll::Ready(Err(_))
             )
     }
@@ -131,16 +142,24 @@ impl Connection {
             }
         };
         drop(sender);
+        let copy = body.copy();
         let outgoing = (!ended).then(|| Outgoing::new(body, stream, false));
-        let mut exchange = Exchange { response, outgoing, hold: tunnel, touched: false };
+        let mut exchange = Exchange {
+            response,
+            outgoing,
+            hold: tunnel,
+            copy,
+        };
         match poll_fn(|cx| exchange.poll(interim, cx)).await {
             Ok(response) => Ok(exchange.respond(response, tunnel, lease)),
-            Err(Failure::Body(error)) => {
-                Err(SendError { refusal: error.refusal(), request: None, reset: None })
-            }
+            Err(Failure::Body(error)) => Err(SendError {
+                refusal: error.refusal(),
+                request: None,
+                reset: None,
+            }),
             Err(Failure::Stream(error)) => {
                 let failed = send_error(&error);
-                match exchange.untouched_body() {
+                match exchange.body_again() {
                     Some(body) if was_not_processed(&error) => {
                         Err(failed.handing_back(Request::from_parts(head, body)))
                     }
@@ -153,7 +172,9 @@ impl Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,7 +201,9 @@ fn wire_head(mut head: Parts, body: &Body) -> http::Request<()> {
     if let Some(length @ 1..) = body.exact_length()
         && head.method != Method::CONNECT
     {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        head.headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(length));
     }
     head.version = http::Version::HTTP_2;
     http::Request::from_parts(head, ())
@@ -191,7 +214,8 @@ struct Exchange {
     outgoing: Option<Outgoing>,
     /// What is to be sent belongs into a tunnel that is not open yet.
     hold: bool,
-    touched: bool,
+    /// The body once more, where it is known in whole.
+    copy: Option<Body>,
 }
 
 enum Failure {
@@ -208,9 +232,7 @@ impl Exchange {
         if !self.hold
             && let Some(outgoing) = &mut self.outgoing
         {
-            let polled = outgoing.poll(cx);
-            self.touched = outgoing.started;
-            match polled {
+            match outgoing.poll(cx) {
                 Poll::Ready(Ok(())) => self.outgoing = None,
                 Poll::Ready(Err(PumpError::Body(error))) => {
                     return Poll::Ready(Err(Failure::Body(error)));
@@ -224,15 +246,12 @@ impl Exchange {
         while let Poll::Ready(Some(Ok(head))) = self.response.poll_informational(cx) {
             interim.send(head);
         }
-        Pin::new(&mut self.response).poll(cx).map_err(Failure::Stream)
+        Pin::new(&mut self.response)
+            .poll(cx)
+            .map_err(Failure::Stream)
     }
 
-    fn respond(
-        self,
-        response: http::Response<RecvStream>,
-        tunnel: bool,
-        lease: Lease,
-    ) -> Response {
+    fn respond(self, response: http::Response<RecvStream>, tunnel: bool, lease: Lease) -> Response {
         // Held back and still not wanted: the server has answered without it.
         let open = !self.hold || (tunnel && response.status().is_success());
         let outgoing = self.outgoing.filter(|_| open);
@@ -246,11 +265,10 @@ impl Exchange {
         Response::from_parts(head, body)
     }
 
-    fn untouched_body(self) -> Option<Body> {
+    fn body_again(self) -> Option<Body> {
         match self.outgoing {
-            _ if self.touched => None,
-            Some(outgoing) => Some(outgoing.body),
-            None => Some(Body::empty()),
+            Some(outgoing) if !outgoing.started => Some(outgoing.body),
+            _ => self.copy,
         }
     }
 }
@@ -263,12 +281,19 @@ fn was_not_processed(error: &h2::Error) -> bool {
 }
 
 fn refusal(error: &h2::Error) -> Refusal {
-    let reason =
-        if error.is_library() { Reason::BadResponse } else { Reason::ConnectionLost };
+    let reason = if error.is_library() {
+        Reason::BadResponse
+    } else {
+        Reason::ConnectionLost
+    };
     Refusal::new(reason, format!("HTTP/2: {error}"))
 }
 
 fn send_error(error: &h2::Error) -> SendError {
     let reset = error.reason().filter(|_| error.is_reset()).map(Reset);
-    SendError { refusal: refusal(error), request: None, reset }
+    SendError {
+        refusal: refusal(error),
+        request: None,
+        reset,
+    }
 }

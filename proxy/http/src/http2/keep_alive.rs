@@ -87,7 +87,13 @@ pub(super) struct Heard<I> {
 impl<I> Heard<I> {
     pub(super) fn new(io: I) -> (Self, Rc<Cell<bool>>) {
         let heard = Rc::new(Cell::new(false));
-        (Self { io, heard: Rc::clone(&heard) }, heard)
+        (
+            Self {
+                io,
+                heard: Rc::clone(&heard),
+            },
+            heard,
+        )
     }
 }
 

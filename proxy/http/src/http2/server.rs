@@ -26,12 +26,8 @@ use super::{
     stream::{Incoming, Outgoing, PumpError},
 };
 use crate::{
-    Body, Drain, Facts, Interim, Request, Reset, Response, ServeError, Service,
-    drain::Stage,
-    headers::strip_hop_by_hop,
-    http1::is_host,
-    orig_proto::set_authority,
-    refuse,
+    Body, Drain, Facts, Interim, Request, Reset, Response, ServeError, Service, drain::Stage,
+    headers::strip_hop_by_hop, http1::is_host, orig_proto::set_authority, refuse,
 };
 
 /// Requests that a client may give up within [`RESET_WINDOW`] after they were begun. Each
@@ -77,7 +73,10 @@ where
                         connection.abrupt_shutdown(H2Reason::ENHANCE_YOUR_CALM);
                         continue;
                     }
-                    let stream = Stream { respond, resets: Rc::clone(&resets) };
+                    let stream = Stream {
+                        respond,
+                        resets: Rc::clone(&resets),
+                    };
                     tokio::task::spawn_local(stream.serve(request, Rc::clone(&service)));
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(serve_error(error))),
@@ -86,7 +85,9 @@ where
             }
         }
         match &mut keep_alive {
-            Some(keep_alive) => keep_alive.poll(cx).map(|()| Err(ServeError::KeepAliveTimeout)),
+            Some(keep_alive) => keep_alive
+                .poll(cx)
+                .map(|()| Err(ServeError::KeepAliveTimeout)),
             None => Poll::Pending,
         }
     })
@@ -126,7 +127,11 @@ struct Resets {
 impl Resets {
     fn add(&self) {
         let now = Instant::now();
-        if self.since.get().is_none_or(|since| now > since + RESET_WINDOW) {
+        if self
+            .since
+            .get()
+            .is_none_or(|since| now > since + RESET_WINDOW)
+        {
             self.since.set(Some(now));
             self.count.set(0);
         }
@@ -169,7 +174,9 @@ impl Stream {
             return;
         }
         let sent = answer(response, &method, facts, &mut respond.borrow_mut());
-        let Some((mut outgoing, tunnel)) = sent else { return };
+        let Some((mut outgoing, tunnel)) = sent else {
+            return;
+        };
         let result = poll_fn(|cx| poll_answer(&mut outgoing, cx)).await;
         match result {
             Ok(()) if tunnel => poll_fn(|cx| outgoing.body.poll_upload(cx)).await,
@@ -219,10 +226,13 @@ fn receive(request: http::Request<RecvStream>) -> Option<Request> {
         }
     }
     strip_hop_by_hop(&mut head.headers);
+    let connect = head.method == Method::CONNECT;
     let body = if stream.is_end_stream() {
         Body::empty()
-    } else {
+    } else if connect {
         Body::h2(Box::new(Incoming::new(stream, None, None)))
+    } else {
+        Incoming::request(stream)
     };
     Some(http::Request::from_parts(head, body))
 }
@@ -249,7 +259,9 @@ fn answer(
     if tunnel {
         head.headers.remove(header::CONTENT_LENGTH);
     } else if let Some(length @ 1..) = body.exact_length() {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        head.headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(length));
     }
     let response = http::Response::from_parts(head, ());
     // It fails where the client has reset the stream meanwhile.

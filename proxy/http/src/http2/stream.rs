@@ -1,6 +1,6 @@
 //! The two directions of one stream, the same for server and client.
 
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
@@ -12,6 +12,8 @@ use crate::{Body, BodyError, Reset, body::Next, lease::Lease, refuse::grpc_messa
 /// A body that comes in, and on the client's side the rest of the one that goes out.
 pub(crate) struct Incoming {
     stream: RecvStream,
+    /// Looked at before the others, to see whether it is all.
+    first: Option<Bytes>,
     state: State,
     outgoing: Option<Outgoing>,
     /// Held until the body is over.
@@ -31,16 +33,43 @@ impl Incoming {
         outgoing: Option<Outgoing>,
         lease: Option<Lease>,
     ) -> Self {
-        Self { stream, state: State::Data, outgoing, _lease: lease }
+        Self {
+            stream,
+            first: None,
+            state: State::Data,
+            outgoing,
+            _lease: lease,
+        }
+    }
+
+    /// The body of a request. One that has come in whole with its head, as a unary call of
+    /// gRPC has, can be sent a second time where the first server turns it down.
+    pub(super) fn request(mut stream: RecvStream) -> Body {
+        let mut cx = Context::from_waker(Waker::noop());
+        let first = match stream.poll_data(&mut cx) {
+            Poll::Ready(Some(Ok(data))) => data,
+            // Trailers and errors are met again by the body's first poll.
+            Poll::Ready(_) | Poll::Pending => Bytes::new(),
+        };
+        let _ = stream.flow_control().release_capacity(first.len());
+        if stream.is_end_stream() {
+            return Body::full(first);
+        }
+        let mut incoming = Self::new(stream, None, None);
+        incoming.first = Some(first).filter(|first| !first.is_empty());
+        Body::h2(Box::new(incoming))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.state == State::Done || self.stream.is_end_stream()
+        self.first.is_none() && (self.state == State::Done || self.stream.is_end_stream())
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
         if let Poll::Ready(Err(PumpError::Body(error))) = self.poll_outgoing(cx) {
             return Poll::Ready(Some(Err(error)));
+        }
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         loop {
             match self.state {
@@ -80,7 +109,9 @@ impl Incoming {
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
-        let Some(outgoing) = &mut self.outgoing else { return Poll::Ready(Ok(())) };
+        let Some(outgoing) = &mut self.outgoing else {
+            return Poll::Ready(Ok(()));
+        };
         let result = ready!(outgoing.poll(cx));
         self.outgoing = None;
         Poll::Ready(result)
@@ -112,7 +143,12 @@ pub(super) enum PumpError {
 
 impl Outgoing {
     pub(super) fn new(body: Body, stream: SendStream<Bytes>, grpc: bool) -> Self {
-        Self { body, stream, started: false, grpc }
+        Self {
+            body,
+            stream,
+            started: false,
+            grpc,
+        }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
@@ -187,9 +223,11 @@ impl Outgoing {
 pub(super) fn body_error(error: h2::Error) -> BodyError {
     match error.reason() {
         Some(reason) if error.is_reset() => BodyError::Reset(Reset(reason)),
-        _ if error.is_io() => {
-            BodyError::Io(error.into_io().unwrap_or_else(|| std::io::ErrorKind::Other.into()))
-        }
+        _ if error.is_io() => BodyError::Io(
+            error
+                .into_io()
+                .unwrap_or_else(|| std::io::ErrorKind::Other.into()),
+        ),
         _ => BodyError::Io(std::io::Error::other(error)),
     }
 }

@@ -88,8 +88,7 @@ impl Peer {
         let heard = poll_fn(|cx| {
             let mut buffer = tokio::io::ReadBuf::new(&mut byte);
             std::task::Poll::Ready(
-                tokio::io::AsyncRead::poll_read(Pin::new(&mut self.0), cx, &mut buffer)
-                    .is_ready(),
+                tokio::io::AsyncRead::poll_read(Pin::new(&mut self.0), cx, &mut buffer).is_ready(),
             )
         })
         .await;
@@ -129,11 +128,18 @@ where
     let serving = tokio::task::spawn_local(async move {
         http1::serve(io, Rc::new(Answer(answer)), &options, drain).await
     });
-    Server { client: Peer(client), serving }
+    Server {
+        client: Peer(client),
+        serving,
+    }
 }
 
 /// Serve one HTTP/2 connection with a closure.
-pub fn serve_http2<F>(answer: F, options: Http2Options, drain: Drain) -> (DuplexStream, JoinHandle<Result<(), ServeError>>)
+pub fn serve_http2<F>(
+    answer: F,
+    options: Http2Options,
+    drain: Drain,
+) -> (DuplexStream, JoinHandle<Result<(), ServeError>>)
 where
     F: AsyncFn(Request, Interim) -> Response + 'static,
 {
@@ -182,13 +188,14 @@ impl Endpoint {
 
 pub fn pool(mode: Mode, options: PoolOptions) -> (Pool<Dial>, Endpoint) {
     let (accepted, connections) = mpsc::unbounded_channel();
-    (Pool::new(Dial { accepted }, mode, options), Endpoint(connections))
+    (
+        Pool::new(Dial { accepted }, mode, options),
+        Endpoint(connections),
+    )
 }
 
 /// What the proxy is, at its smallest: everything goes to one pool.
-pub fn forward(
-    pool: &Pool<impl Connect>,
-) -> impl AsyncFn(Request, Interim) -> Response + 'static {
+pub fn forward(pool: &Pool<impl Connect>) -> impl AsyncFn(Request, Interim) -> Response + 'static {
     let pool = pool.clone();
     async move |request: Request, interim: Interim| {
         let facts = Facts::of(&request);
@@ -240,7 +247,10 @@ pub async fn text(body: Body) -> String {
 }
 
 /// A body that the test feeds.
-pub fn channel() -> (mpsc::UnboundedSender<Result<http_body::Frame<Bytes>, BodyError>>, Body) {
+pub fn channel() -> (
+    mpsc::UnboundedSender<Result<http_body::Frame<Bytes>, BodyError>>,
+    Body,
+) {
     struct Channel(mpsc::UnboundedReceiver<Result<http_body::Frame<Bytes>, BodyError>>);
     impl http_body::Body for Channel {
         type Data = Bytes;

@@ -1,0 +1,106 @@
+//! HTTP/1.1: answers with a `content-length`, and nothing else.
+
+use std::{future::poll_fn, pin::Pin, task::ready};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+
+use super::Scratch;
+use crate::{
+    arguments::Load,
+    wire::{self, head_end, header},
+};
+
+const MAX_HEAD: usize = 16 << 10;
+
+/// A connection.
+pub struct Client {
+    stream: TcpStream,
+    request: Bytes,
+    size: usize,
+    scratch: Scratch,
+    head: Vec<u8>,
+}
+
+impl Client {
+    /// Use a connected stream.
+    pub fn new(stream: TcpStream, load: &Load, scratch: Scratch) -> Self {
+        let request = wire::http1_request(&load.host, load.body, load.keepalive);
+        Self {
+            stream,
+            request,
+            size: load.body,
+            scratch,
+            head: Vec::new(),
+        }
+    }
+
+    /// Make one request.
+    pub async fn request(&mut self) -> anyhow::Result<usize> {
+        self.stream.write_all(&self.request).await?;
+        self.head.clear();
+        let mut left = self.head().await?;
+        while left > 0 {
+            let read = self.read().await?;
+            if read == 0 || read > left {
+                bail!("the body has not the stated length");
+            }
+            left -= read;
+        }
+        Ok(self.size)
+    }
+
+    /// Read the head; return how much of the body is still to come.
+    async fn head(&mut self) -> anyhow::Result<usize> {
+        loop {
+            let read = self.read().await?;
+            let scratch = self.scratch.0.borrow();
+            // Nearly always the whole head comes at once and is not copied.
+            let end = if self.head.is_empty() {
+                head_end(&scratch[..read]).map(|end| (length(&scratch[..end]), end))
+            } else {
+                let before = self.head.len();
+                self.head.extend_from_slice(&scratch[..read]);
+                head_end(&self.head).map(|end| (length(&self.head[..end]), end - before))
+            };
+            if let Some((length, end)) = end {
+                let length = length?;
+                if length != self.size {
+                    bail!("asked for {} bytes, offered {length}", self.size);
+                }
+                return length
+                    .checked_sub(read - end)
+                    .context("the body has more than its stated length");
+            }
+            if read == 0 || self.head.len() + read > MAX_HEAD {
+                bail!("the connection ended before the answer");
+            }
+            if self.head.is_empty() {
+                self.head.extend_from_slice(&scratch[..read]);
+            }
+        }
+    }
+
+    async fn read(&mut self) -> anyhow::Result<usize> {
+        poll_fn(|context| {
+            let mut scratch = self.scratch.0.borrow_mut();
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            Ok(buffer.filled().len()).into()
+        })
+        .await
+    }
+}
+
+fn length(head: &[u8]) -> anyhow::Result<usize> {
+    if !head.starts_with(b"HTTP/1.1 200") {
+        let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        bail!("{}", String::from_utf8_lossy(line));
+    }
+    let value = header(head, b"content-length").context("the answer has no content-length")?;
+    Ok(std::str::from_utf8(value)?.parse()?)
+}
