@@ -24,7 +24,7 @@ metadata: {{name: {name}}}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, labels: {{app: {name}}}, annotations: {{{annotations}}}}}
+metadata: {{name: {name}, labels: {{app: {name}, group: {group}}}, annotations: {{{annotations}}}}}
 spec:
   serviceAccountName: {name}
   containers:
@@ -41,15 +41,38 @@ metadata: {{name: {name}-headless}}
 spec: {{clusterIP: None, selector: {{app: {name}}}, ipFamilyPolicy: RequireDualStack, ports: [{service_ports}]}}
 ---
 """
+KIND_PORTS = {"HTTP/1": 9111, "HTTP/2": 9112, "gRPC": 9113, "opaque": 9114, "TLS": 9115}
+"""Ports of every server that a policy describes as one protocol, and lets nobody into."""
+SERVER = """
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {{name: {name}-{port}}}
+spec: {{podSelector: {{matchLabels: {{app: {name}}}}}, port: {port}, proxyProtocol: {protocol}}}
+---
+"""
 OPAQUE_PORT = 9101
 SKIPPED_PORT = 9102
+BALANCED = ("balanced-1", "balanced-2", "balanced-3")
+BALANCED_SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {{name: empty}}
+spec: {{selector: {{group: none}}, ports: [{{port: 80}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: balanced}}
+spec: {{selector: {{group: balanced}}, ports: [{ports}]}}
+---
+"""
 
 
-def pod(name: str, annotations: dict[str, str]) -> str:
+def pod(name: str, annotations: dict[str, str], *, group: str = "single") -> str:
     """Return the manifests of a pod that only sleeps, and of its services."""
-    ports = [*range(FIRST_PORT, FIRST_PORT + PORTS), OPAQUE_PORT, SKIPPED_PORT]
+    ports = [*range(FIRST_PORT, FIRST_PORT + PORTS), OPAQUE_PORT, SKIPPED_PORT, *KIND_PORTS.values()]
     return POD.format(
         name=name,
+        group=group,
         annotations=", ".join(f'{key}: "{value}"' for key, value in annotations.items()),
         ports=", ".join(f"{{containerPort: {port}}}" for port in ports),
         service_ports=", ".join(f"{{name: p{port}, port: {port}}}" for port in ports),
@@ -57,8 +80,9 @@ def pod(name: str, annotations: dict[str, str]) -> str:
 
 
 def kind(which: str) -> dict[str, str]:
-    """Return the annotation that chooses the program."""
-    return {"linkerd.io/inject": "enabled"} | ({"tulle.dev/proxy-binary": "stock"} if which == "stock" else {})
+    """Return the annotations that choose the program; ours is the installed one, or that of TULLE_PROXY."""
+    program = "stock" if which == "stock" else os.environ.get("TULLE_PROXY", "")
+    return {"linkerd.io/inject": "enabled"} | ({"tulle.dev/proxy-binary": program} if program else {})
 
 
 def layout() -> str:
@@ -70,9 +94,16 @@ def layout() -> str:
     }
     text = pod("plain-client", {"linkerd.io/inject": "disabled"})
     text += pod("plain-server", {"linkerd.io/inject": "disabled"})
+    for name in BALANCED:
+        text += pod(name, kind("ours"), group="balanced")
+    text += BALANCED_SERVICE.format(
+        ports=", ".join(f"{{name: p{port}, port: {port}}}" for port in range(FIRST_PORT, FIRST_PORT + PORTS))
+    )
     for which in KINDS:
         text += pod(f"client-{which}", kind(which) | ports)
         text += pod(f"server-{which}", kind(which) | ports)
+        for protocol, port in KIND_PORTS.items():
+            text += SERVER.format(name=f"server-{which}", port=port, protocol=protocol)
         for policy in ("deny", "all-authenticated"):
             text += pod(
                 f"{policy}-{which}", kind(which) | ports | {"config.linkerd.io/default-inbound-policy": policy}

@@ -191,7 +191,7 @@ class Served:
         self.accepted += 1
         try:
             await self.handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         except Exception as error:  # noqa: BLE001 (raised again where the test sees it)
             self.errors.append(error)

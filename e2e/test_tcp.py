@@ -8,6 +8,7 @@ import pytest
 
 from e2e.conftest import OPAQUE_PORT, SKIPPED_PORT, Pair
 from e2e.pods import Stream, chunks
+from e2e.seeds import seeded
 
 GREETING = b"\x00\x01 not HTTP\r\n"
 
@@ -18,13 +19,6 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(data)
         await writer.drain()
     writer.write_eof()
-
-
-def seeded() -> random.Random:
-    """Return randomness whose seed is in the report of a failure."""
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201
-    return random.Random(seed)
 
 
 async def pour(stream: Stream, data: bytes, source: random.Random) -> None:

@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 
 BESIDE = {
     ("tls", "transport"): "TLS is read off a connection whose first bytes were looked at already",
+    ("admin", "discovery"): "a proxy is ready when the policies of its ports are known",
     ("telemetry", "http"): "it observes bodies",
     ("telemetry", "metrics"): "and counts what it observes",
 }

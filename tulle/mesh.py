@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from tulle.local.client import Client
-from tulle.local.enter import Target, arguments, host_pid, processes_beside, program
+from tulle.local.enter import Target, arguments, host_pid, proxy_in
 from tulle.local.host import needed
 from tulle.local.places import Places, StateFile, identified, names, places
 from tulle.model.errors import (
@@ -33,6 +35,7 @@ from tulle.model.objects import Problem
 from tulle.rules.decode import decode_paths
 
 DEFAULT_NAME = "default"
+PROXY = "linkerd-proxy"
 START_S = 30
 """A supervisor answers in well under a second; this is for a machine that is busy with something else."""
 STOP_S = 60
@@ -57,7 +60,7 @@ class Traffic(msgspec.Struct, frozen=True):
     success_rate: float | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
-    tcp_open: float | None = None
+    tcp_open: int | None = None
     certificate_expires: float | None = None
 
 
@@ -215,35 +218,35 @@ class Mesh:
 
     async def _start(self, command: list[str]) -> None:
         with self.places.log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
+            process = subprocess.Popen(  # noqa: ASYNC220 (see below)
+                command,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 env=self._environment,
             )
+        # It outlives this event loop, so no loop may be the one that collects it.
+        threading.Thread(target=process.wait, daemon=True).start()
         # Until the supervisor writes its own, so that `down` finds it however early it hangs.
         self.places.write(StateFile(self.name, (identified(process.pid, "starting"),)))
-        ended = asyncio.create_task(process.wait())
         try:
             async with asyncio.timeout(START_S):
                 while not await self._answers():
-                    if ended.done():
+                    if process.poll() is not None:
                         raise HostError("the mesh ended while it started")
                     await asyncio.sleep(LOOK_S)
         except BaseException as error:
             said = self._last_words()
             self.places.kill()
-            await ended
+            while process.poll() is None:  # noqa: ASYNC110 (the thread above collects it)
+                await asyncio.sleep(LOOK_S)
             self.places.remove(volumes=False)
             if not isinstance(error, (TulleError, TimeoutError)):
                 raise
             bad = [str(finding) for finding in await needed() if finding.verdict == "bad"]
             what = str(error) or f"the mesh did not start within {START_S} s"
             raise HostError("\n".join(bad or [what, *said])) from error
-        finally:
-            ended.cancel()
 
     async def _answers(self) -> bool:
         if not self.running:
@@ -391,18 +394,19 @@ class Mesh:
     async def process(self, pod: str, *, container: str | None = None) -> int:
         """Return the host's number of a container's process; without a name, the first container's.
 
+        The proxy counts as the container `linkerd-proxy`, as it does in a cluster.
+
         Raises:
             NotFound: there is no such pod or container, or it does not run.
         """
         found = await self.pod(pod)
-        holder = await self.holder(pod)
+        if container == PROXY:
+            proxy = proxy_in(self._init(), await self.holder(pod))
+            if proxy is not None:
+                return proxy
         for candidate in found.containers:
             if candidate.pid is not None and container in (None, candidate.name):
-                return self._host_pid(candidate.pid)
-        if container is None:
-            for other in processes_beside(holder):
-                if "tulle-proxy" not in program(other).split(" ", 1)[0]:
-                    return other
+                return host_pid(self._init(), candidate.pid)
         raise NotFound(f"pod {found.name} has no process of {container or 'its application'} now")
 
     async def holder(self, pod: str) -> int:
@@ -414,13 +418,13 @@ class Mesh:
         found = await self.pod(pod)
         if found.pid is None:
             raise NotFound(f"pod {found.name} has no process now ({found.note or found.phase})")
-        return self._host_pid(found.pid)
+        return host_pid(self._init(), found.pid)
 
-    def _host_pid(self, inner: int) -> int:
+    def _init(self) -> int:
         running = self.places.read()
         if running is None or running.init is None:
             raise NotRunning(f'no mesh called "{self.name}" runs')
-        return host_pid(running.init, inner)
+        return running.init
 
     async def exec(
         self, pod: str, command: Sequence[str], *, container: str | None = None, stdin: bytes = b""
@@ -444,11 +448,11 @@ class Mesh:
 
     async def endpoints(self, authority: str) -> Json:
         """Return the addresses that a client gets for `SERVICE.NAMESPACE.svc…:PORT`."""
-        return await self._controller.get("/v1/diagnostics/endpoints", Json, {"authority": authority})
+        return await self._controller.get("/v1/diagnostics/endpoints", Json, {"authority": full(authority)})
 
     async def profile(self, authority: str) -> Json:
         """Return the profile that a client gets for an address or authority."""
-        return await self._controller.get("/v1/diagnostics/profile", Json, {"authority": authority})
+        return await self._controller.get("/v1/diagnostics/profile", Json, {"authority": full(authority)})
 
     async def inbound_policy(self, pod: str, port: int) -> Json:
         """Return the policy that a pod gets for one of its ports."""
@@ -458,7 +462,7 @@ class Mesh:
 
     async def outbound_policy(self, authority: str) -> Json:
         """Return the policy that a client gets for an authority."""
-        return await self._controller.get("/v1/diagnostics/policy", Json, {"authority": authority})
+        return await self._controller.get("/v1/diagnostics/policy", Json, {"authority": full(authority)})
 
     async def proxy_metrics(self, pod: str) -> str:
         """Return the metrics of a pod's proxy as Prometheus reads them.
@@ -488,6 +492,16 @@ class Mesh:
     async def recover(self) -> Json:
         """Bring back a mesh in which every certificate has expired."""
         return await self._controller.post("/v1/identity/recover", {}, Json)
+
+
+def full(authority: str) -> str:
+    """Return the whole name for `SERVICE:PORT` and `SERVICE.NAMESPACE:PORT`, and anything else as it is."""
+    host, colon, port = authority.rpartition(":")
+    labels = host.split(".")
+    if not colon or not host or len(labels) > 2 or ":" in host:
+        return authority
+    namespace = labels[1] if len(labels) == 2 else "default"
+    return f"{labels[0]}.{namespace}.svc.cluster.local:{port}"
 
 
 FETCH = """

@@ -19,7 +19,9 @@ def one(kind: type[Wanted], text: str) -> Wanted:
     return found
 
 
-def deployment(name: str = "web", *, replicas: int = 2, spec: str = "", strategy: str = "", metadata: str = "") -> str:
+def deployment(
+    name: str = "web", *, replicas: int = 2, spec: str = "", strategy: str = "", metadata: str = ""
+) -> str:
     return f"""
 apiVersion: apps/v1
 kind: Deployment
@@ -51,7 +53,9 @@ spec:
 """
 
 
-def pod(name: str = "lone", *, container: str = "command: ['true']", spec: str = "", metadata: str = "") -> str:
+def pod(
+    name: str = "lone", *, container: str = "command: ['true']", spec: str = "", metadata: str = ""
+) -> str:
     return f"""
 apiVersion: v1
 kind: Pod

@@ -5,29 +5,27 @@ keys do not change. What is shown about progress goes to stderr, so that a pipe 
 """
 
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 
 import msgspec
-from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 NONE = "-"
-PLAIN_WIDTH = 200
-"""For a table into a pipe or a log, where nothing tells the width: better long lines than cut names."""
-OPEN = Box("    \n    \n    \n    \n    \n    \n    \n    \n")
+WIDTH = 1000
+"""Better a line that a terminal breaks than a name that is cut: names are there to be copied."""
 
 
 def console(*, errors: bool = False) -> Console:
     """Return where text for people goes."""
-    stream = sys.stderr if errors else sys.stdout
-    return Console(
-        stderr=errors, highlight=False, soft_wrap=True, width=None if stream.isatty() else PLAIN_WIDTH
-    )
+    return Console(stderr=errors, highlight=False, soft_wrap=True)
 
 
 def say(text: str = "") -> None:
@@ -52,14 +50,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right
         shown.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
-    console().print(shown)
+    Console(highlight=False, width=WIDTH).print(shown, crop=False)
 
 
 def number(value: float | None, unit: str = "") -> str:
     """Return a number with as many digits as matter."""
     if value is None:
         return NONE
-    digits = 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2
+    digits = 0 if value >= 100 or value == 0 else 1 if value >= 10 else 2
     return f"{value:.{digits}f}{unit}"
 
 
@@ -75,7 +73,7 @@ def duration(seconds: float) -> str:
     """Return a duration in its largest unit that is not zero."""
     if seconds <= 0:
         return "expired"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+    for size, unit in ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
@@ -84,6 +82,17 @@ def duration(seconds: float) -> str:
 def until(moment: float | None) -> str:
     """Return how long it is until a moment, given in seconds since 1970."""
     return NONE if moment is None else duration(moment - time.time())
+
+
+def program() -> str:
+    """Return how this program was called, so that a line that is shown can be typed as it is."""
+    called = Path(sys.argv[0])
+    sudo = "sudo " if os.environ.get("SUDO_UID") else ""
+    found = shutil.which("tulle")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return f"{sudo}tulle"
+    here = called.absolute()
+    return f"{sudo}{here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here}"
 
 
 class Progress:

@@ -48,11 +48,38 @@ async def until_signal(work: Coroutine[object, object, Result]) -> Result:
             loop.remove_signal_handler(number)
 
 
-async def start(mesh: Mesh, paths: list[Path], *, publish: list[str], progress: Progress) -> State:
+class Attempt:
+    """Whether this command has started the mesh. What it has not started it must not stop either."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.started = False
+
+    async def undo(self) -> None:
+        """End what was started."""
+        if self.started:
+            await stop(self.mesh)
+
+
+async def stop(mesh: Mesh) -> None:
+    """End a mesh, and say so; who asks a second time does not wait for its pods."""
+    with Progress() as progress:
+        progress.doing(f"stopping {mesh.name}")
+        try:
+            await until_signal(mesh.down())
+        except Interrupted:
+            mesh.places.kill()
+            await mesh.down()
+        progress.done(f"{mesh.name} is stopped")
+
+
+async def start(attempt: Attempt, paths: list[Path], *, publish: list[str], progress: Progress) -> State:
     """Start a mesh and return when every pod is ready, showing each on the way."""
+    mesh = attempt.mesh
     remarks: list[Problem] = []
     progress.doing(f"starting {mesh.name}")
     await mesh.up(*paths, publish=publish, remark=remarks.append)
+    attempt.started = True
     for remark in remarks:
         if remark.severity == "warning":
             hint(f"warning: {remark}", style="yellow")

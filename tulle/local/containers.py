@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from tulle.model.errors import SettingError
-from tulle.model.objects import ConfigMap, Position, Problem, Secret, Service
+from tulle.model.objects import ConfigMap, Problem, Secret, Service
 from tulle.model.workload import (
     Container,
     EnvVar,
@@ -102,8 +102,7 @@ def program(
 
     Raises SettingError where a key or a fact is missing.
     """
-    manifests = os.path.dirname(os.path.abspath(container.source.file))
-    known = {**base, "HOSTNAME": spec.hostname or face.name, "TULLE_MANIFEST_DIR": manifests, **links}
+    known = {**base, "HOSTNAME": spec.hostname or face.name, **_place(container), **links}
     for source in container.env_from:
         values = settings.values(source.kind, source.name)
         if values is None and not source.optional:
@@ -211,7 +210,7 @@ def service_links(services: Sequence[Service], addresses: Mapping[str, tuple[str
 
 
 def missing_programs(spec: PodSpec, find: Callable[[str, str | None], bool]) -> list[Problem]:
-    """Return a problem for every container whose program this machine cannot start.
+    """Return a problem for every container whose program this machine does not have.
 
     `find` says whether the host has a program, given the folder that the container starts in. A program in a
     mounted volume, or one that is put together from variables, is left to the start to find.
@@ -220,13 +219,6 @@ def missing_programs(spec: PodSpec, find: Callable[[str, str | None], bool]) -> 
     for path, containers in (("initContainers", spec.init_containers), ("containers", spec.containers)):
         for number, container in enumerate(containers):
             where = f"{path}[{number}].command"
-            if not container.command:
-                text = (
-                    f'missing: container "{container.name}" names no program, and images are not run here; '
-                    "add the command that its image would start, with the program installed on this machine"
-                )
-                problems.append(_problem(container.source, where, text))
-                continue
             name = container.command[0]
             mounted = any(name.startswith(f"{mount.path.rstrip('/')}/") for mount in container.mounts)
             if "$" in name or mounted or find(name, container.working_dir):
@@ -235,12 +227,12 @@ def missing_programs(spec: PodSpec, find: Callable[[str, str | None], bool]) -> 
                 f'this machine has no program "{name}"; install it, give its full path, '
                 "or name another one (the PATH of tulle comes first)"
             )
-            problems.append(_problem(container.source, where, text))
+            problems.append(Problem(container.source, where, text))
     return problems
 
 
-def _problem(source: Position, where: str, text: str) -> Problem:
-    return Problem(source, where, text)
+def _place(container: Container) -> dict[str, str]:
+    return {"TULLE_MANIFEST_DIR": os.path.dirname(os.path.abspath(container.source.file))}
 
 
 def _value(

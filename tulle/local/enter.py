@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tulle.local.places import start_time
 from tulle.model.errors import NotFound
 
 FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -55,23 +54,6 @@ def host_pid(init: int, inner: int) -> int:
     raise NotFound(f"process {inner} of the mesh is gone")
 
 
-def processes_beside(pid: int) -> list[int]:
-    """Return the host's numbers of the processes in the same process namespace, the oldest first."""
-    try:
-        namespace = os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return []
-    found: list[int] = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != pid:
-            try:
-                if os.readlink(f"/proc/{entry}/ns/pid") == namespace:
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return sorted(found, key=lambda other: start_time(other) or 0)
-
-
 def descendants(pid: int) -> list[int]:
     """Return the host's numbers of all processes that a process started, and those that they did."""
     children: dict[int, list[int]] = {}
@@ -94,6 +76,29 @@ def program(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
+
+
+def proxy_in(init: int, holder: int) -> int | None:
+    """Return the host's number of the proxy of a pod: it has the pod's network and nothing else of it.
+
+    Args:
+        init: the host's number of the first process of the mesh's process namespace.
+        holder: that of the process that holds the pod's namespaces.
+    """
+    network = network_of(holder)
+    for pid in descendants(init):
+        # The stock proxy's name ends like ours.
+        if network_of(pid) == network and program(pid).partition(" ")[0].endswith("-proxy"):
+            return pid
+    return None
+
+
+def network_of(pid: int) -> str | None:
+    """Return the name of a process's network namespace, or None if it is gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
 
 
 def status_of(pid: int) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ from tulle.local import kernel, rootfs
 from tulle.local.containers import User
 from tulle.local.processes import Child, Command, Namespaces, Spawner
 from tulle.local.sandbox import Bridge
+from tulle.model.errors import HostError
 from tulle.rules.injection import Site
 
 LOG_MODE = 0o640
@@ -76,17 +77,21 @@ class Ground:
             if not found(argv[0], environment.get("PATH", ""), folder):
                 raise FileNotFoundError(f"this machine has no program {argv[0]}")
 
-        return await self.spawner.spawn(
-            Command(
-                [*unprivileged(user, many_ids=self.many_ids, keep_mark=keep_mark), *argv],
-                environment,
-                folder,
-                stdout=log,
-                stderr=log,
-                inside=inside,
-                prepare=prepare,
-            )
+        command = Command(
+            [*unprivileged(user, many_ids=self.many_ids, keep_mark=keep_mark), *argv],
+            environment,
+            folder,
+            stdout=log,
+            stderr=log,
+            inside=inside,
+            prepare=prepare,
         )
+        try:
+            return await self.spawner.spawn(command)
+        except ValueError as error:
+            raise HostError(
+                f"{argv[0]} cannot be started: {error} in its arguments or environment"
+            ) from error
 
 
 def unprivileged(user: User, *, many_ids: bool, keep_mark: bool = False) -> list[str]:

@@ -8,8 +8,8 @@ A plain user also gets a user namespace in which he is root: with the ids of /et
 installed, else with a single one. Only there is it true that applications and the proxy share a uid.
 """
 
-import getpass
 import os
+import pwd
 import shutil
 import signal
 from collections.abc import Sequence
@@ -112,4 +112,9 @@ def _many_ids() -> bool:
             texts.append(Path(file).read_text())
         except OSError:
             return False
-    return has_subordinate_ids(getpass.getuser(), os.getuid(), tools=tools, files=texts)
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = ""
+    return has_subordinate_ids(name, uid, tools=tools, files=texts)

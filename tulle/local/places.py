@@ -20,6 +20,8 @@ from tulle.model.errors import HostError, SettingError
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 START_TIME_FIELD = 19
 """Field 22 of /proc/PID/stat, counted from behind the command's closing bracket."""
+THREADS_FIELD = 17
+"""Field 20."""
 MAX_SOCKET_PATH = 107
 """What `sockaddr_un` holds."""
 
@@ -155,7 +157,7 @@ def bases(environment: Mapping[str, str]) -> tuple[Path, Path]:
     runtime = environment.get("XDG_RUNTIME_DIR")
     home = Path(environment.get("XDG_STATE_HOME") or Path(environment.get("HOME", "/")) / ".local/state")
     # One level more under XDG_RUNTIME_DIR: other programs have folders there, and names must not meet.
-    return Path(runtime) / "tulle" if runtime else Path(f"/tmp/tulle-{os.geteuid()}"), home / "tulle"  # noqa: S108
+    return Path(runtime) / "tulle" if runtime else Path(f"/tmp/tulle-{os.geteuid()}"), home / "tulle"
 
 
 def identified(pid: int, role: str) -> Process:
@@ -164,10 +166,14 @@ def identified(pid: int, role: str) -> Process:
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in ticks since boot; None if there is none, or only its zombie."""
+    """Return when a process started, in ticks since boot; None if there is none, or only its zombie.
+
+    A zombie with threads is none yet: the kernel ends a process namespace with the last thread of its first process.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     fields = stat[stat.rindex(")") + 1 :].split()
-    return None if fields[0] in "ZX" else int(fields[START_TIME_FIELD])
+    gone = fields[0] == "X" or (fields[0] == "Z" and int(fields[THREADS_FIELD]) <= 1)
+    return None if gone else int(fields[START_TIME_FIELD])

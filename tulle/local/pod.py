@@ -145,11 +145,15 @@ class LocalPod:
             if self._volumes:
                 self._volumes.remove()
 
-    def stop(self) -> None:
-        """Take it out of the endpoints now and end it soon; `run` returns when that is done."""
+    def stop(self, *, spread: bool) -> None:
+        """Take it out of the endpoints now and end it soon; `run` returns when that is done.
+
+        Args:
+            spread: let the news reach its clients first.
+        """
         if self.terminating:
             return
-        delay = SPREAD_S if self.ready else 0.0
+        delay = SPREAD_S if spread and self.ready else 0.0
         self.terminating = True
         self._leaving.set()
         self._changed()

@@ -138,12 +138,12 @@ class Spawner:
             os.close(given)
             os.close(taken)
 
-    async def socket(self, inside: Namespaces, family: int) -> socket.socket:
-        """Open a TCP socket that lives in a network namespace."""
+    async def socket(self, inside: Namespaces, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """Open a socket that lives in a network namespace."""
 
         def open_there() -> socket.socket:
             with _Visit(self._home, inside.only("net"), 0):
-                made = socket.socket(family, socket.SOCK_STREAM)
+                made = socket.socket(family, kind)
             made.setblocking(False)
             return made
 

@@ -169,7 +169,8 @@ class Runner:
                 case Create():
                     self._create(action, ground, group)
                 case Delete(workload, name):
-                    self._pods[(workload.namespace, name)].pod.stop()
+                    # With all clients gone too there is nobody to tell first.
+                    self._pods[(workload.namespace, name)].pod.stop(spread=not self._stopping)
         return step.again_s
 
     def _wanted(self, views: list[PodView]) -> list[Desired]:
@@ -189,6 +190,9 @@ class Runner:
 
     def _create(self, action: Create, ground: Ground, group: asyncio.TaskGroup) -> None:
         key = (action.desired.key.namespace, action.name)
+        if key in self._pods:
+            # Another workload has a pod of this name; its turn comes when that one is gone.
+            return
         order = self._order(action)
         settings = self._folder.settings_of(order.namespace)
         addresses = self._addresses.take()

@@ -216,7 +216,7 @@ def plan(subject: Subject, site: Site, member: Membership) -> Injection:
         ),
         "INBOUND_DETECT_TIMEOUT": _detect_timeout(read, "inbound"),
         "INBOUND_ACCEPT_KEEPALIVE": "10000ms",
-        "INBOUND_ACCEPT_USER_TIMEOUT": "30s",
+        "INBOUND_ACCEPT_USER_TIMEOUT": "13s",
         "INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL": "10s",
         "INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT": "3s",
         "INBOUND_GATEWAY_SUFFIXES": (
@@ -234,7 +234,7 @@ def plan(subject: Subject, site: Site, member: Membership) -> Injection:
         ),
         "OUTBOUND_DETECT_TIMEOUT": _detect_timeout(read, "outbound"),
         "OUTBOUND_CONNECT_KEEPALIVE": "10000ms",
-        "OUTBOUND_CONNECT_USER_TIMEOUT": "30s",
+        "OUTBOUND_CONNECT_USER_TIMEOUT": "13s",
         "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL": "10s",
         "OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT": "3s",
         "OUTBOUND_METRICS_HOSTNAME_LABELS": _word(

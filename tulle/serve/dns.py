@@ -1,12 +1,14 @@
 """The mesh's name server: a process in the bridge's network namespace that answers from the last snapshot.
 
-What was learnt stays in force while the supervisor cannot be asked. It answers from the start, with no names in it:
-pods that resolve before the first snapshot do not exist yet either.
+Its sockets are the supervisor's, which opened them before any pod: a question that comes while this process is not
+there yet, or was killed, waits in them. None is answered before the first snapshot, since an answer that a name does
+not exist would be believed. What was learnt stays in force while the supervisor cannot be asked.
 """
 
 import argparse
 import asyncio
 import random
+import socket
 import struct
 import sys
 from collections.abc import Sequence
@@ -18,28 +20,36 @@ from tulle.local.names import UDP_BYTES, Zone, answer, zone
 from tulle.local.watch import watch
 from tulle.model.errors import PeerError
 
-PORT = 53
 RETRY_S = 0.2
 IDLE_S = 30
 
 
 class Server:
-    """Answers on every address that it was told."""
+    """Answers on every socket that it was given."""
 
     def __init__(self) -> None:
         self._zone = Zone()
+        self._known = asyncio.Event()
         self._log = log.logger("dns")
 
-    async def run(self, supervisor: Path, addresses: Sequence[str]) -> None:
+    async def run(self, supervisor: Path, sockets: Sequence[socket.socket]) -> None:
         """Serve until cancelled."""
         loop = asyncio.get_running_loop()
-        for address in addresses:
-            await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, PORT))
-            await asyncio.start_server(self._stream, address, PORT)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(supervisor))
+            await self._known.wait()
+            for each in sockets:
+                if each.type == socket.SOCK_DGRAM:
+                    await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=each)
+                else:
+                    await asyncio.start_server(self._stream, sock=each)
+
+    async def _watch(self, supervisor: Path) -> None:
         while True:
             try:
                 async for seen in watch(supervisor):
                     self._zone = zone(seen)
+                    self._known.set()
             except (OSError, PeerError) as error:
                 self._log.info("supervisor away", error=str(error))
             await asyncio.sleep(RETRY_S)
@@ -83,10 +93,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run until ended."""
     parser = argparse.ArgumentParser(prog="python -m tulle.serve.dns")
     parser.add_argument("--supervisor", type=Path, required=True, help="the supervisor's socket")
-    parser.add_argument("--listen", action="append", required=True, help="an address to answer on")
+    parser.add_argument(
+        "--socket", action="append", type=int, required=True, help="a descriptor to answer on"
+    )
     options = parser.parse_args(arguments)
     log.configure()
-    asyncio.run(Server().run(options.supervisor, options.listen))
+    sockets = [socket.socket(fileno=descriptor) for descriptor in options.socket]
+    asyncio.run(Server().run(options.supervisor, sockets))
     return 0
 
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -42,6 +42,7 @@ from tulle.rules.decode import decode_paths
 from tulle.rules.injection import Site
 
 KEY_BYTES = 32
+NAMES_PORT = 53
 # Upstream's default: the private networks.
 CLUSTER_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 FOLDER_BACK_S = 1.0
@@ -90,7 +91,8 @@ class Supervisor:
             self._controller,
             lambda: self._runner.folder.namespaces.get(NAMESPACE, {}),
         )
-        names = Helper(ground, "dns", lambda: self._names(bridge))
+        questions = await _name_sockets(spawner, bridge)
+        names = Helper(ground, "dns", lambda: self._names(bridge, questions))
         gateway = Helper(ground, "gateway", lambda: self._gateway(bridge))
         async with asyncio.TaskGroup() as group:
             others = [
@@ -170,11 +172,11 @@ class Supervisor:
             argv += ["--pod-ip", address]
         return argv, settings.environment
 
-    def _names(self, bridge: Bridge) -> Launch:
+    def _names(self, bridge: Bridge, sockets: Sequence[socket.socket]) -> Launch:
         argv = [sys.executable, "-m", "tulle.serve.dns", "--supervisor", str(self._socket)]
-        for address in BRIDGE:
-            argv += ["--listen", address]
-        return Launch(argv, bridge.namespaces, self._settings.environment)
+        descriptors = tuple(each.fileno() for each in sockets)
+        argv += [f"--socket={descriptor}" for descriptor in descriptors]
+        return Launch(argv, bridge.namespaces, self._settings.environment, descriptors)
 
     def _gateway(self, bridge: Bridge) -> Launch:
         # A new one has no doors yet; what the old one did not read does no harm.
@@ -231,6 +233,20 @@ class Supervisor:
         api = Api(self._runner, settings.state / "logs", self._apply, self._runner.stop)
         config = uvicorn.Config(api.application(), log_config=None, access_log=False, lifespan="off")
         await _HttpServer(config).serve(sockets=[listener])
+
+
+async def _name_sockets(spawner: Spawner, bridge: Bridge) -> list[socket.socket]:
+    """Open the sockets at which pods ask for names."""
+    sockets: list[socket.socket] = []
+    for address in BRIDGE:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            opened = await spawner.socket(bridge.namespaces, family, kind)
+            opened.bind((address, NAMES_PORT))
+            if kind == socket.SOCK_STREAM:
+                opened.listen()
+            sockets.append(opened)
+    return sockets
 
 
 def _installation() -> list[str]:

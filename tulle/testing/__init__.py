@@ -22,8 +22,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tulle.local.enter import descendants, inside_network, processes_beside, program
-from tulle.mesh import Mesh, State
+from tulle.local.enter import descendants, inside_network, program
+from tulle.mesh import PROXY, Mesh, State
 from tulle.model.errors import MeshError, NotFound
 
 __all__ = ["Answer", "LiveMesh"]
@@ -177,9 +177,7 @@ class LiveMesh:
                 if "tulle.serve.controller" in command:
                     return pid
         elif what.endswith("/proxy"):
-            for pid in processes_beside(await self.api.holder(what.removesuffix("/proxy"))):
-                if "tulle-proxy" in program(pid):
-                    return pid
+            return await self.api.process(what.removesuffix("/proxy"), container=PROXY)
         else:
             return await self.api.process(what)
         raise NotFound(f"{what} does not run")

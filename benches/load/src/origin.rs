@@ -199,7 +199,7 @@ async fn grpc(stream: TcpStream, answers: Rc<Answers>) -> anyhow::Result<()> {
         let (request, respond) = call?;
         let answers = answers.clone();
         tokio::task::spawn_local(async move {
-            drop(call_answer(request.into_body(), respond, &answers).await)
+            drop(call_answer(request.into_body(), respond, &answers).await);
         });
     }
     Ok(())

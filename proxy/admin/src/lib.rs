@@ -64,9 +64,10 @@ impl Admin {
     /// Build the server; nothing is opened yet.
     #[must_use]
     pub fn new(parts: Parts) -> Rc<Self> {
-        let port = parts.config.admin_listen.port();
-        let ports = parts.config.inbound.ports.iter().map(|port| parts.discovery.server(*port));
-        Rc::new(Self { ports: ports.collect(), policy: parts.discovery.server(port), parts })
+        let policy = parts.discovery.server(parts.config.admin_listen.port());
+        let ports = parts.config.inbound.ports.iter();
+        let ports = ports.map(|port| parts.discovery.server(*port)).collect();
+        Rc::new(Self { ports, policy, parts })
     }
 
     /// Accept connections until the listener breaks.

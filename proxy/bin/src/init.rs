@@ -206,8 +206,8 @@ fn port(flag: &str, text: &str) -> anyhow::Result<u16> {
 fn ports(flag: &str, list: &str) -> anyhow::Result<Vec<Ports>> {
     items(list)
         .map(|item| {
-            let (first, last) = item.split_once('-').unwrap_or((item, item));
-            let (first, last) = (port(flag, first)?, port(flag, last)?);
+            let (begin, end) = item.split_once('-').unwrap_or((item, item));
+            let (first, last) = (port(flag, begin)?, port(flag, end)?);
             if first > last {
                 bail!("{flag}: the range {item} ends before it begins");
             }

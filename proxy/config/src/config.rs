@@ -1,5 +1,5 @@
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -146,14 +146,6 @@ impl Config {
         })
     }
 
-    /// Whether the destination service may know something about this address.
-    #[must_use]
-    pub fn has_profile(&self, ip: IpAddr) -> bool {
-        self.profile_networks
-            .iter()
-            .any(|network| network.contains(&ip))
-    }
-
     /// Write down once what the proxy runs with. Nothing in it is secret: the token is a path
     /// and the roots are a number.
     pub fn log_once(&self) {
@@ -290,7 +282,7 @@ mod tests {
         assert_eq!(config.shutdown_grace, Duration::from_mins(2));
         assert_eq!(config.workers.count(8), 1);
         assert!(config.profile_suffixes[0].contains("web.shop.svc.cluster.local"));
-        assert!(!config.has_profile("10.0.0.1".parse().unwrap()));
+        assert!(config.profile_networks.is_empty());
         assert!(config.outbound.informational_headers);
     }
 

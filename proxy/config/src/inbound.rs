@@ -7,7 +7,10 @@ use std::{
 use ipnet::IpNet;
 use tulle_core::DefaultPolicy;
 
-use crate::{Backoff, Ports, ServerH2, parse, reader::Reader};
+use crate::{
+    Backoff, Ports, ServerH2, parse,
+    reader::{KEEPALIVE, Reader, USER_TIMEOUT},
+};
 
 /// What concerns connections that arrive for the local application.
 #[derive(Clone, Debug)]
@@ -30,9 +33,9 @@ pub struct Inbound {
     pub connect_timeout: Duration,
     /// Between attempts to reach the application.
     pub connect_backoff: Backoff,
-    /// TCP keep-alive towards clients; absent: off.
+    /// TCP keep-alive towards clients; 0 turns it off.
     pub accept_keepalive: Option<Duration>,
-    /// `TCP_USER_TIMEOUT` towards clients; absent: the system's.
+    /// `TCP_USER_TIMEOUT` towards clients; 0 leaves it to the system.
     pub accept_user_timeout: Option<Duration>,
     /// TCP keep-alive towards the application; absent: off.
     pub connect_keepalive: Option<Duration>,
@@ -50,8 +53,6 @@ pub struct Inbound {
     pub max_idle: usize,
     /// How long they are kept.
     pub pool_idle_timeout: Duration,
-    /// How long a port's policy is kept after its last use by the stock proxy. Ours keeps it.
-    pub discovery_idle: Duration,
     /// HTTP/2 towards clients.
     pub server_h2: ServerH2,
     /// Metrics may carry the authority that a client sent, however many those are.
@@ -104,8 +105,8 @@ impl Inbound {
                 parse::duration,
             ),
             connect_backoff: Backoff::read(reader, "INBOUND", Duration::from_secs(10)),
-            accept_keepalive: reader.optional("INBOUND_ACCEPT_KEEPALIVE", parse::duration),
-            accept_user_timeout: reader.optional("INBOUND_ACCEPT_USER_TIMEOUT", parse::duration),
+            accept_keepalive: reader.or_off("INBOUND_ACCEPT_KEEPALIVE", KEEPALIVE),
+            accept_user_timeout: reader.or_off("INBOUND_ACCEPT_USER_TIMEOUT", USER_TIMEOUT),
             connect_keepalive: reader.optional("INBOUND_CONNECT_KEEPALIVE", parse::duration),
             connect_user_timeout: reader.optional("INBOUND_CONNECT_USER_TIMEOUT", parse::duration),
             backlog: reader.optional("INBOUND_TCP_LISTEN_BACKLOG", parse::number),
@@ -122,11 +123,6 @@ impl Inbound {
                 Duration::from_secs(3),
                 parse::duration,
             ),
-            discovery_idle: reader.or(
-                "INBOUND_DISCOVERY_IDLE_TIMEOUT",
-                Duration::from_secs(90),
-                parse::duration,
-            ),
             server_h2: ServerH2::read(reader, "INBOUND"),
             authority_labels: reader.or(
                 "INBOUND_METRICS_AUTHORITY_LABELS",
@@ -141,7 +137,8 @@ impl Inbound {
         }
     }
 
-    /// Whether a target address is the workload's own.
+    /// Whether a connection to this address is for the workload: any is, where its own
+    /// addresses are not known.
     #[must_use]
     pub fn is_local(&self, ip: IpAddr) -> bool {
         self.ips.is_empty() || self.ips.contains(&ip)

@@ -3,7 +3,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{Backoff, ClientH2, ServerH2, parse, reader::Reader};
+use crate::{
+    Backoff, ClientH2, ServerH2, parse,
+    reader::{KEEPALIVE, Reader, USER_TIMEOUT},
+};
 
 /// What concerns connections that the local application opens.
 #[derive(Clone, Debug)]
@@ -20,9 +23,9 @@ pub struct Outbound {
     pub accept_keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT` towards the application; absent: the system's.
     pub accept_user_timeout: Option<Duration>,
-    /// TCP keep-alive towards endpoints; absent: off.
+    /// TCP keep-alive towards endpoints; 0 turns it off.
     pub connect_keepalive: Option<Duration>,
-    /// `TCP_USER_TIMEOUT` towards endpoints; absent: the system's.
+    /// `TCP_USER_TIMEOUT` towards endpoints; 0 leaves it to the system.
     pub connect_user_timeout: Option<Duration>,
     /// Of the listening sockets; absent: the system's.
     pub backlog: Option<u32>,
@@ -69,8 +72,8 @@ impl Outbound {
             connect_backoff: Backoff::read(reader, "OUTBOUND", Duration::from_mins(1)),
             accept_keepalive: reader.optional("OUTBOUND_ACCEPT_KEEPALIVE", parse::duration),
             accept_user_timeout: reader.optional("OUTBOUND_ACCEPT_USER_TIMEOUT", parse::duration),
-            connect_keepalive: reader.optional("OUTBOUND_CONNECT_KEEPALIVE", parse::duration),
-            connect_user_timeout: reader.optional("OUTBOUND_CONNECT_USER_TIMEOUT", parse::duration),
+            connect_keepalive: reader.or_off("OUTBOUND_CONNECT_KEEPALIVE", KEEPALIVE),
+            connect_user_timeout: reader.or_off("OUTBOUND_CONNECT_USER_TIMEOUT", USER_TIMEOUT),
             backlog: reader.optional("OUTBOUND_TCP_LISTEN_BACKLOG", parse::number),
             queue_capacity: reader.or("OUTBOUND_HTTP_QUEUE_CAPACITY", 10_000, parse::count),
             failfast: reader.or(

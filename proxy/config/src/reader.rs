@@ -1,4 +1,13 @@
-use crate::{ConfigErrors, Mistake};
+use std::time::Duration;
+
+use crate::{ConfigErrors, Mistake, parse};
+
+/// Silence before a peer of the mesh is asked whether it is still there.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// How long a peer of the mesh may leave data unacknowledged: a peer whose link is cut is
+/// left as soon as one that is silent.
+pub(crate) const USER_TIMEOUT: Duration = Duration::from_secs(13);
 
 /// The prefix of the stock proxy's variables; names in this crate leave it out.
 const STOCK: &str = "LINKERD2_PROXY_";
@@ -44,6 +53,11 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> T {
         self.optional(name, parse).unwrap_or(default)
+    }
+
+    /// A duration that is on unless it is set to 0.
+    pub(crate) fn or_off(&mut self, name: &str, default: Duration) -> Option<Duration> {
+        Some(self.or(name, default, parse::duration)).filter(|value| !value.is_zero())
     }
 
     /// A variable without which the proxy cannot start.

@@ -13,7 +13,12 @@ impl Workers {
     /// This many, whatever the machine has.
     #[must_use]
     pub const fn exactly(count: usize) -> Self {
-        Self { fixed: Some(count), min: 1, max: None, max_ratio: None }
+        Self {
+            fixed: Some(count),
+            min: 1,
+            max: None,
+            max_ratio: None,
+        }
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Self {

@@ -84,10 +84,10 @@ struct Shared {
     recovery: Recovery,
 }
 
-#[derive(Debug)]
 struct Connection {
-    id: u64,
     send: SendRequest<Body>,
+    /// Absent: for as long as it is open.
+    usable: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     /// One holder is this, and one is every stream.
     streams: Lease,
 }
@@ -116,7 +116,6 @@ impl ControlChannel {
             shared: Arc::clone(&shared),
             dial,
             windows,
-            dialed: 0,
             log: Log::default(),
         };
         let connector = runtime.spawn(connector.run()).abort_handle();
@@ -150,23 +149,30 @@ impl Shared {
 
     fn try_lease(&self) -> Option<(SendRequest<Body>, Lease)> {
         let mut connections = self.connections.lock();
-        connections.retain(|connection| !connection.send.is_closed());
+        connections.retain(Connection::is_usable);
         let free = connections
             .iter()
             .find(|connection| connection.has_room())?;
         Some((free.send.clone(), Arc::clone(&free.streams)))
     }
+}
 
-    fn retire(&self, id: u64) {
-        self.connections
-            .lock()
-            .retain(|connection| connection.id != id);
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let streams = Arc::strong_count(&self.streams) - 1;
+        f.debug_struct("Connection")
+            .field("streams", &streams)
+            .finish_non_exhaustive()
     }
 }
 
 impl Connection {
+    fn is_usable(&self) -> bool {
+        !self.send.is_closed() && self.usable.as_ref().is_none_or(|usable| usable())
+    }
+
     fn has_room(&self) -> bool {
-        let limit = self.streams.load(Ordering::Relaxed).min(MAX_STREAMS);eprintln!("limit {limit} count {}", Arc::strong_count(&self.streams));
+        let limit = self.streams.load(Ordering::Relaxed).min(MAX_STREAMS);
         Arc::strong_count(&self.streams) <= limit
     }
 }
@@ -238,7 +244,6 @@ struct Connector<D> {
     shared: Arc<Shared>,
     dial: D,
     windows: ClientH2,
-    dialed: u64,
     log: Log,
 }
 
@@ -272,7 +277,7 @@ impl<D: Dial> Connector<D> {
     }
 
     async fn connect(&mut self) -> Result<(), DialError> {
-        let Dialed { io, until } = self.dial.dial().await?;
+        let Dialed { io, usable } = self.dial.dial().await?;
         let (send, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -282,15 +287,13 @@ impl<D: Dial> Connector<D> {
             .handshake(TokioIo::new(io))
             .await
             .map_err(std::io::Error::other)?;
-        self.dialed += 1;
-        let id = self.dialed;
         let streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         let limit = Arc::downgrade(&streams);
-        self.shared
-            .connections
-            .lock()
-            .push(Connection { id, send, streams });
-        let shared = Arc::downgrade(&self.shared);
+        self.shared.connections.lock().push(Connection {
+            send,
+            usable,
+            streams,
+        });
         tokio::spawn(async move {
             tokio::pin!(connection);
             // It is polled for every new stream, which is just when the limit matters.
@@ -300,16 +303,6 @@ impl<D: Dial> Connector<D> {
                 }
                 connection.as_mut().poll(cx)
             });
-            tokio::pin!(driven);
-            if let Some(until) = until {
-                tokio::select! {
-                    ended = &mut driven => return log_end(ended),
-                    () = until => {}
-                }
-                if let Some(shared) = shared.upgrade() {
-                    shared.retire(id);
-                }
-            }
             log_end(driven.await);
         });
         Ok(())

@@ -14,14 +14,17 @@ mod dial;
 mod discovery;
 mod endpoints;
 mod follow;
+mod net_dial;
 mod recovery;
+mod resolve;
 mod settings;
 mod view;
 mod watches;
 
 pub use channel::{ControlChannel, Leased};
 pub use destination::OutboundState;
-pub use dial::{Dial, DialError, Dialed, Io, NetDial};
+pub use dial::{Dial, DialError, Dialed, Io};
 pub use discovery::{Discovery, EndpointsState, ServerState, identity_channel};
 pub use endpoints::Endpoints;
+pub use net_dial::NetDial;
 pub use view::{Publisher, Seen, View, view};

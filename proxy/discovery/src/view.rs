@@ -103,8 +103,9 @@ impl<T> View<T> {
         }
     }
 
-    /// Say that the subject is used again.
-    pub(crate) fn want(&self) {
+    /// Say that the subject is used again. Only where the control plane knew nothing of it does
+    /// that matter: it is asked again then, and not before.
+    pub fn want(&self) {
         self.0.wanted.notify_one();
     }
 

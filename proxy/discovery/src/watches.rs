@@ -277,3 +277,69 @@ fn tcp_address(addr: SocketAddr) -> TcpAddress {
         port: addr.port().into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+    use tulle_config::{ClientH2, Config, HostPort};
+
+    use super::*;
+    use crate::{Dial, DialError, Dialed, view};
+
+    struct Nowhere;
+
+    impl Dial for Nowhere {
+        async fn dial(&self) -> Result<Dialed, DialError> {
+            std::future::pending().await
+        }
+    }
+
+    fn settings() -> Arc<Settings> {
+        let lookup = |name: &str| match name.trim_start_matches("LINKERD2_PROXY_") {
+            "DESTINATION_SVC_ADDR" | "POLICY_SVC_ADDR" | "IDENTITY_SVC_ADDR" => Some("[::1]:1"),
+            "POLICY_WORKLOAD" | "IDENTITY_TOKEN_FILE" | "IDENTITY_LOCAL_NAME" => Some("x"),
+            "IDENTITY_TRUST_ANCHORS" => Some("-----BEGIN CERTIFICATE-----"),
+            _ => None,
+        };
+        let config = Config::from_env(|name| lookup(name).map(str::to_owned)).unwrap();
+        Arc::new(Settings::new(&config))
+    }
+
+    #[tokio::test]
+    async fn a_task_takes_at_most_two_kilobytes_per_stream() {
+        let addr = HostPort {
+            host: "nowhere".into(),
+            port: 1,
+        };
+        let windows = ClientH2 {
+            initial_stream_window: 65_535,
+            initial_connection_window: 65_535,
+        };
+        let channel = ControlChannel::new(&addr, Nowhere, windows, &Handle::current());
+        let settings = settings();
+
+        let of_port = port(
+            80,
+            channel.clone(),
+            settings.clone(),
+            view(ServerState::Pending).0,
+        );
+        let (publisher, _) = view(EndpointsState::Pending);
+        let of_name = endpoints(
+            "web:80".into(),
+            channel.clone(),
+            settings.clone(),
+            publisher,
+        );
+        let (publisher, _) = view(OutboundState::Pending);
+        let addr = ([10, 0, 0, 1], 80).into();
+        let of_addr = outbound(addr, channel.clone(), channel, settings, publisher);
+
+        let sizes = [
+            size_of_val(&of_port),
+            size_of_val(&of_name),
+            size_of_val(&of_addr) / 2,
+        ];
+        assert!(sizes.iter().all(|size| *size <= 2048), "{sizes:?}");
+    }
+}

@@ -40,10 +40,11 @@ fn word(state: &OutboundState) -> String {
 }
 
 async fn known(view: &View<OutboundState>) -> String {
-    let decided = |state: &OutboundState| {
-        (!matches!(state, OutboundState::Pending)).then(|| word(state))
-    };
-    timeout(Duration::from_secs(60), view.until(decided)).await.expect("decided within a minute")
+    let decided =
+        |state: &OutboundState| (!matches!(state, OutboundState::Pending)).then(|| word(state));
+    timeout(Duration::from_mins(1), view.until(decided))
+        .await
+        .expect("decided within a minute")
 }
 
 async fn pending(view: &View<OutboundState>) -> bool {
@@ -52,17 +53,21 @@ async fn pending(view: &View<OutboundState>) -> bool {
 }
 
 fn addr(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+    text.parse().expect("address:port")
 }
 
 fn opaque() -> DestinationProfile {
-    DestinationProfile { opaque_protocol: true, ..DestinationProfile::default() }
+    DestinationProfile {
+        opaque_protocol: true,
+        ..DestinationProfile::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_policy_rules_once_both_answers_are_there() {
     let plane = ControlPlane::new();
-    let view = discovery(&plane, &[]).outbound(addr("10.1.0.1:80"));
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("10.1.0.1:80"));
     let policy = plane.policy().await;
     assert_eq!(policy.request.source_workload, "workload");
 
@@ -86,8 +91,13 @@ async fn a_profile_that_is_refused_is_an_answer_and_one_that_is_away_is_none() {
         (Code::Unknown, false),
     ] {
         let plane = ControlPlane::new();
-        let view = discovery(&plane, &[]).outbound(addr("10.1.0.1:80"));
-        plane.policy().await.send(service_policy("web", "web:80")).await;
+        let discovery = discovery(&plane, &[]);
+        let view = discovery.outbound(addr("10.1.0.1:80"));
+        plane
+            .policy()
+            .await
+            .send(service_policy("web", "web:80"))
+            .await;
 
         plane.profile().await.fail(Status::new(code, "")).await;
 
@@ -98,9 +108,14 @@ async fn a_profile_that_is_refused_is_an_answer_and_one_that_is_away_is_none() {
 #[tokio::test(start_paused = true)]
 async fn no_profile_is_asked_for_outside_the_profile_networks() {
     let plane = ControlPlane::new();
-    let view = discovery(&plane, &[]).outbound(addr("192.0.2.1:80"));
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("192.0.2.1:80"));
 
-    plane.policy().await.send(service_policy("web", "web:80")).await;
+    plane
+        .policy()
+        .await
+        .send(service_policy("web", "web:80"))
+        .await;
 
     assert_eq!(known(&view).await, "detect web:80");
     assert!(plane.waiting_profile().is_none());
@@ -109,8 +124,13 @@ async fn no_profile_is_asked_for_outside_the_profile_networks() {
 #[tokio::test(start_paused = true)]
 async fn an_opaque_profile_makes_the_policy_opaque_and_back() {
     let plane = ControlPlane::new();
-    let view = discovery(&plane, &[]).outbound(addr("10.1.0.1:80"));
-    plane.policy().await.send(service_policy("web", "web:80")).await;
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("10.1.0.1:80"));
+    plane
+        .policy()
+        .await
+        .send(service_policy("web", "web:80"))
+        .await;
     let profile = plane.profile().await;
 
     profile.send(opaque()).await;
@@ -130,17 +150,41 @@ async fn without_a_policy_the_profile_stands_in_and_without_both_the_address_its
         ..DestinationProfile::default()
     };
     let of_endpoint = endpoint_profile(endpoint_of("10.1.0.1:80", "web.shop"));
-    let opaque_endpoint = DestinationProfile { opaque_protocol: true, ..of_endpoint.clone() };
+    let opaque_endpoint = DestinationProfile {
+        opaque_protocol: true,
+        ..of_endpoint.clone()
+    };
     for (code, profile, expected) in [
-        (Code::NotFound, Some(of_endpoint.clone()), "detect 10.1.0.1:80 web.shop"),
-        (Code::Unimplemented, Some(of_endpoint), "detect 10.1.0.1:80 web.shop"),
-        (Code::NotFound, Some(opaque_endpoint), "opaque 10.1.0.1:80 web.shop"),
-        (Code::NotFound, Some(of_service), "detect web.shop.svc.cluster.local:80"),
-        (Code::NotFound, Some(DestinationProfile::default()), "detect 10.1.0.1:80 nobody"),
+        (
+            Code::NotFound,
+            Some(of_endpoint.clone()),
+            "detect 10.1.0.1:80 web.shop",
+        ),
+        (
+            Code::Unimplemented,
+            Some(of_endpoint),
+            "detect 10.1.0.1:80 web.shop",
+        ),
+        (
+            Code::NotFound,
+            Some(opaque_endpoint),
+            "opaque 10.1.0.1:80 web.shop",
+        ),
+        (
+            Code::NotFound,
+            Some(of_service),
+            "detect web.shop.svc.cluster.local:80",
+        ),
+        (
+            Code::NotFound,
+            Some(DestinationProfile::default()),
+            "detect 10.1.0.1:80 nobody",
+        ),
         (Code::NotFound, None, "detect 10.1.0.1:80 nobody"),
     ] {
         let plane = ControlPlane::new();
-        let view = discovery(&plane, &[]).outbound(addr("10.1.0.1:80"));
+        let discovery = discovery(&plane, &[]);
+        let view = discovery.outbound(addr("10.1.0.1:80"));
 
         plane.policy().await.fail(Status::new(code, "")).await;
         let stream = plane.profile().await;
@@ -157,9 +201,14 @@ async fn without_a_policy_the_profile_stands_in_and_without_both_the_address_its
 async fn a_bad_question_refuses_the_connection() {
     for code in [Code::InvalidArgument, Code::FailedPrecondition] {
         let plane = ControlPlane::new();
-        let view = discovery(&plane, &[]).outbound(addr("192.0.2.1:80"));
+        let discovery = discovery(&plane, &[]);
+        let view = discovery.outbound(addr("192.0.2.1:80"));
 
-        plane.policy().await.fail(Status::new(code, "bad workload")).await;
+        plane
+            .policy()
+            .await
+            .fail(Status::new(code, "bad workload"))
+            .await;
 
         assert_eq!(known(&view).await, Reason::PolicyInvalid.code());
     }
@@ -168,7 +217,8 @@ async fn a_bad_question_refuses_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_makes_no_sense_takes_the_place_of_the_last_good_one() {
     let plane = ControlPlane::new();
-    let view = discovery(&plane, &[]).outbound(addr("192.0.2.1:80"));
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("192.0.2.1:80"));
     let stream = plane.policy().await;
     stream.send(service_policy("web", "web:80")).await;
     let mut seen = Seen::default();
@@ -187,7 +237,8 @@ async fn a_policy_that_makes_no_sense_takes_the_place_of_the_last_good_one() {
 #[tokio::test(start_paused = true)]
 async fn a_repetition_wakes_nobody() {
     let plane = ControlPlane::new();
-    let view = discovery(&plane, &[]).outbound(addr("10.1.0.1:80"));
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("10.1.0.1:80"));
     let (policy, profile) = (plane.policy().await, plane.profile().await);
     policy.send(service_policy("web", "web:80")).await;
     profile.send(DestinationProfile::default()).await;
@@ -197,7 +248,9 @@ async fn a_repetition_wakes_nobody() {
     policy.send(service_policy("web", "web:80")).await;
     profile.send(DestinationProfile::default()).await;
     // Of a service's profile nothing but "opaque" counts.
-    profile.send(endpoint_profile(endpoint_of("10.1.0.1:80", "web.shop"))).await;
+    profile
+        .send(endpoint_profile(endpoint_of("10.1.0.1:80", "web.shop")))
+        .await;
     sleep(Duration::from_secs(1)).await;
 
     assert_eq!(view.generation(), generation);
@@ -206,16 +259,25 @@ async fn a_repetition_wakes_nobody() {
 #[tokio::test(start_paused = true)]
 async fn what_is_known_survives_a_restart_and_one_hasty_not_found() {
     let plane = ControlPlane::new();
-    let view = discovery(&plane, &[]).outbound(addr("192.0.2.1:80"));
-    plane.policy().await.send(service_policy("web", "web:80")).await;
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("192.0.2.1:80"));
+    plane
+        .policy()
+        .await
+        .send(service_policy("web", "web:80"))
+        .await;
     known(&view).await;
     let generation = view.generation();
 
     plane.stop();
-    sleep(Duration::from_secs(120)).await;
+    sleep(Duration::from_mins(2)).await;
     plane.start();
     plane.policy().await.fail(Status::not_found("")).await;
-    plane.policy().await.send(service_policy("web", "web:80")).await;
+    plane
+        .policy()
+        .await
+        .send(service_policy("web", "web:80"))
+        .await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(view.generation(), generation);
 }
@@ -223,7 +285,8 @@ async fn what_is_known_survives_a_restart_and_one_hasty_not_found() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_stays_gone_is_believed_to_be_gone() {
     let plane = ControlPlane::new();
-    let view = discovery(&plane, &[]).outbound(addr("192.0.2.1:80"));
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("192.0.2.1:80"));
     let stream = plane.policy().await;
     stream.send(service_policy("web", "web:80")).await;
     known(&view).await;
@@ -243,11 +306,15 @@ async fn an_address_that_was_unknown_is_asked_for_again_when_it_is_used_again() 
     plane.policy().await.fail(Status::not_found("")).await;
     assert_eq!(known(&view).await, "detect 192.0.2.1:80 nobody");
     drop(view);
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_hours(1)).await;
     assert!(plane.waiting_policy().is_none(), "nobody is interested");
 
     let view = discovery.outbound(addr("192.0.2.1:80"));
-    plane.policy().await.send(service_policy("web", "web:80")).await;
+    plane
+        .policy()
+        .await
+        .send(service_policy("web", "web:80"))
+        .await;
     sleep(Duration::from_secs(1)).await;
 
     assert_eq!(word(&view.get()), "detect web:80");

@@ -7,10 +7,10 @@ use std::time::Duration;
 use support::discovery;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
+use tulle_api::inbound::{PortSpec, Server};
 use tulle_discovery::{Discovery, ServerState};
 use tulle_policy::inbound::Protocol;
 use tulle_testkit::{ControlPlane, Subscriber, messages::server};
-use tulle_api::inbound::{PortSpec, Server};
 
 /// The name of the policy in force; what makes no sense has none.
 async fn name(discovery: &Discovery, port: u16) -> String {
@@ -47,8 +47,11 @@ async fn the_ports_that_the_configuration_names_are_asked_for_at_once_and_make_r
     assert_eq!(ports, [4191, 8080]);
 
     first.send(server("a")).await;
-    let minute = Duration::from_secs(60);
-    assert!(timeout(minute, discovery.ready()).await.is_err(), "one port is not known");
+    let minute = Duration::from_mins(1);
+    assert!(
+        timeout(minute, discovery.ready()).await.is_err(),
+        "one port is not known"
+    );
     second.send(server("b")).await;
     assert!(timeout(minute, discovery.ready()).await.is_ok());
 }
@@ -81,7 +84,10 @@ async fn a_port_that_the_control_plane_refuses_has_the_default_policy() {
     let discovery = discovery(&plane, &extra);
     for port in [80, 25] {
         let _ = discovery.server(port);
-        stream(&plane, port.into()).await.fail(Status::invalid_argument("")).await;
+        stream(&plane, port.into())
+            .await
+            .fail(Status::invalid_argument(""))
+            .await;
     }
 
     assert_eq!(name(&discovery, 80).await, "deny");
@@ -115,7 +121,10 @@ async fn the_default_never_takes_the_place_of_a_policy() {
     assert_eq!(name(&discovery, 80).await, "strict");
     plane.start();
     for _ in 0..3 {
-        stream(&plane, 80).await.fail(Status::invalid_argument("")).await;
+        stream(&plane, 80)
+            .await
+            .fail(Status::invalid_argument(""))
+            .await;
     }
 
     assert_eq!(name(&discovery, 80).await, "strict");
@@ -129,7 +138,12 @@ async fn a_policy_that_makes_no_sense_refuses_everything() {
     let stream = stream(&plane, 80).await;
     stream.send(server("a")).await;
 
-    stream.send(Server { protocol: None, ..server("a") }).await;
+    stream
+        .send(Server {
+            protocol: None,
+            ..server("a")
+        })
+        .await;
 
     assert_eq!(name(&discovery, 80).await, "invalid");
 }

@@ -238,7 +238,7 @@ mod tests {
         drop(drain);
 
         let started = tokio::time::Instant::now();
-        tokio::join!(trigger.drain(Duration::from_secs(60)), async move {
+        tokio::join!(trigger.drain(Duration::from_mins(1)), async move {
             connection.signaled().await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             drop(connection);
@@ -252,8 +252,8 @@ mod tests {
         let (trigger, drain) = DrainSignal::new();
 
         let started = tokio::time::Instant::now();
-        tokio::join!(trigger.drain(Duration::from_secs(60)), drain.closed());
+        tokio::join!(trigger.drain(Duration::from_mins(1)), drain.closed());
 
-        assert_eq!(started.elapsed(), Duration::from_secs(60));
+        assert_eq!(started.elapsed(), Duration::from_mins(1));
     }
 }

@@ -350,9 +350,13 @@ impl<C: Connect> Shared<C> {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            // The connection was ending, which says nothing about the endpoint.
+            if connection.is_usable() {
+                return Err(error);
+            }
+            self.http2.borrow_mut().connections.retain(|open| open.connection.is_usable());
             match error.request.take() {
-                Some(again) if attempt < MAX_HTTP2_ATTEMPTS && !connection.is_usable() => {
+                // The connection was ending, which says nothing about the endpoint.
+                Some(again) if attempt < MAX_HTTP2_ATTEMPTS => {
                     request = *again;
                     attempt += 1;
                 }
@@ -368,7 +372,7 @@ impl<C: Connect> Shared<C> {
         loop {
             let (changed, attempt) = {
                 let mut http2 = self.http2.borrow_mut();
-                http2.connections.retain(|open| open.connection.is_usable());
+                http2.connections.retain(|open| open.connection.is_open());
                 if let Some(connection) = http2.choose(self.options.max_http2) {
                     return Ok(connection);
                 }

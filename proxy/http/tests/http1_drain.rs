@@ -1,5 +1,7 @@
 //! What a drain does to connections.
 
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+
 mod support;
 
 use std::time::Duration;
@@ -78,7 +80,7 @@ fn a_request_in_progress_is_finished() {
 fn a_client_may_be_idle_only_so_long_where_that_is_limited() {
     run(async {
         let options = Http1Options {
-            idle_timeout: Some(Duration::from_secs(60)),
+            idle_timeout: Some(Duration::from_mins(1)),
             ..Http1Options::default()
         };
         let mut server = serve_with(async |_, _| ok("ok"), options, DrainSignal::new().1);

@@ -1,5 +1,7 @@
 //! What must be refused, because two readers could understand it differently.
 
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+
 mod support;
 
 use std::{cell::Cell, rc::Rc};

@@ -1,5 +1,7 @@
 //! Dialogues through the whole HTTP/1 path: client, server codec, pool, client codec, server.
 
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+
 mod support;
 
 use support::{proxy, run};

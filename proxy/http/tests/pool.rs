@@ -1,5 +1,7 @@
 //! Which connection a request gets, and when it may be sent a second time.
 
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+
 mod support;
 
 use std::time::Duration;
@@ -385,9 +387,9 @@ fn http1_requests_move_to_http2_above_the_limit_and_back_below_half_of_it() {
         upgrade
             .headers_mut()
             .insert("upgrade", "websocket".parse().unwrap());
-        let _upgrade = sending(&pool, upgrade);
+        let upgrade = sending(&pool, upgrade);
         endpoint.accept().await.hear("GET /ws HTTP/1.1\r\n").await;
-        _upgrade.abort();
+        upgrade.abort();
         settle().await;
 
         for upstream in &mut upstreams[..3] {
@@ -426,7 +428,7 @@ fn an_http1_client_does_not_notice_that_http2_carries_its_requests() {
             .say("GET /1 HTTP/1.1\r\nhost: web\r\n\r\n")
             .await;
         let (_, peer) = endpoint.accept_any().await;
-        let served = http2_upstream(peer);
+        let requests = http2_upstream(peer);
         server
             .client
             .hear("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n/1")
@@ -440,7 +442,7 @@ fn an_http1_client_does_not_notice_that_http2_carries_its_requests() {
             .client
             .hear("HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhttp://web/2")
             .await;
-        assert_eq!(served.get(), 2);
+        assert_eq!(requests.get(), 2);
         endpoint.nobody_connects().await;
     });
 }

@@ -95,7 +95,7 @@ pub(crate) async fn first(
         let permit = policy.authorize_connection(peer.address.ip(), &peer.tls).ok()?;
         tcp::open(port, permit).await.ok()
     };
-    let first = first_speaker(spoken, patience, limit, open).await.map_err(client_lost)?;
+    let first = first_speaker(spoken, patience, limit, open).await.map_err(|error| client_lost(&error))?;
     match &first {
         First::Server(leg) => {
             shard.server_first.borrow_mut().learn(port.target, leg.prefix(), Instant::now());
@@ -125,7 +125,7 @@ async fn detect(
         }
     });
     match detected.await {
-        Ok(detected) => detected.map_err(client_lost),
+        Ok(detected) => detected.map_err(|error| client_lost(&error)),
         Err(_) => silence_is_tcp(policy).map(|()| Detected::NotHttp),
     }
 }
@@ -140,6 +140,6 @@ fn silent() -> Refusal {
     Refusal::new(Reason::ProtocolUnknown, "the client did not show its protocol in time")
 }
 
-fn client_lost(error: io::Error) -> Refusal {
+fn client_lost(error: &io::Error) -> Refusal {
     Refusal::new(Reason::ConnectionLost, format!("the client's connection broke: {error}"))
 }

@@ -34,10 +34,13 @@ pub(crate) struct Compiled {
     pub(crate) policy: Arc<ClientPolicy>,
     shard: Rc<Shard>,
     /// By the backend's place in memory, which the policy keeps in place.
-    backends: RefCell<Vec<(*const Backend, Option<Rc<Balancer>>)>>,
+    backends: RefCell<Vec<(*const Backend, Resolved)>>,
     /// By the places of route and backend.
     metrics: RefCell<Vec<(MetricsKey, Rc<RouteMetrics>)>>,
 }
+
+/// Absent where the backend names something that does not exist.
+type Resolved = Option<Rc<Balancer>>;
 
 type MetricsKey = (*const Meta, *const Backend, bool);
 

@@ -1,14 +1,15 @@
 //! Requests: each is routed, balanced and followed to its end.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc};
 
+use http::{HeaderValue, Version, header};
 use tokio::time::Instant;
 use tulle_core::{Reason, Refusal};
 use tulle_http::{
     Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, redirect, refuse,
 };
 use tulle_policy::{
-    Answer, Facts, apply_request, apply_response,
+    Answer, Backend, BackendKind, Facts, apply_request, apply_response,
     outbound::{ClientPolicy, Protocol, RouteMatch},
 };
 use tulle_telemetry::ResponseFacts;
@@ -73,6 +74,7 @@ impl HttpService {
         if !chosen.filters.is_empty() {
             apply_request(&chosen.filters, route.path, &mut request, || shard.random())?;
         }
+        name_host(&mut request, &chosen.backend, self.destination.target);
         let metrics = compiled.metrics(&route.meta, &chosen.backend, grpc);
         metrics.backend.begin();
 
@@ -158,11 +160,28 @@ impl Service for HttpService {
     }
 }
 
+/// HTTP/1.0 lets a request name no host, and a stock proxy on the other side refuses such a
+/// request; so it is given the name that its connection went to.
+fn name_host(request: &mut Request, backend: &Backend, target: SocketAddr) {
+    let nameless = request.version() == Version::HTTP_10
+        && request.uri().authority().is_none()
+        && !request.headers().contains_key(header::HOST);
+    if nameless {
+        let host = match &backend.kind {
+            BackendKind::Balance { path, .. } => HeaderValue::from_str(path),
+            _ => HeaderValue::from_str(&target.to_string()),
+        };
+        if let Ok(host) = host {
+            request.headers_mut().insert(header::HOST, host);
+        }
+    }
+}
+
 fn find<'a>(policy: &'a ClientPolicy, request: &Request) -> Result<RouteMatch<'a>, Refusal> {
     let facts = Facts::of(request);
     match &policy.protocol {
         Protocol::Detect { http1, http2, .. } => {
-            let http2_asked = request.version() == http::Version::HTTP_2;
+            let http2_asked = request.version() == Version::HTTP_2;
             if http2_asked { http2 } else { http1 }.find(&facts)
         }
         Protocol::Http1(routes) | Protocol::Http2(routes) => routes.find(&facts),

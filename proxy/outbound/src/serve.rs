@@ -87,7 +87,7 @@ async fn detect(
     let patience = shard.server_first.borrow().patience(target, Instant::now());
     let limit = shard.config.outbound.detect_timeout;
     let open = async { tcp::open(shard, compiled).await.ok() };
-    let first = first_speaker(fill(client), patience, limit, open).await.map_err(client_lost)?;
+    let first = first_speaker(fill(client), patience, limit, open).await.map_err(|error| client_lost(&error))?;
     match first {
         First::Client => {}
         First::ClientGone => return Ok(Spoken::Nobody),
@@ -112,6 +112,6 @@ async fn detect(
     }
 }
 
-fn client_lost(error: std::io::Error) -> Refusal {
+fn client_lost(error: &std::io::Error) -> Refusal {
     Refusal::new(Reason::ConnectionLost, format!("the client's connection broke: {error}"))
 }

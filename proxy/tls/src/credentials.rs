@@ -1,9 +1,6 @@
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
+use parking_lot::Mutex;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::{ResolvesClientCert, Resumption},
@@ -185,10 +182,7 @@ impl Credentials {
         target: &TlsTarget,
     ) -> Result<Arc<Endpoint>, rustls::Error> {
         let key = (addr, target.clone());
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock();
         if let Some(endpoint) = endpoints.get(&key) {
             return Ok(Arc::clone(endpoint));
         }

@@ -1,5 +1,4 @@
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use rustls::{
     NamedGroup,
     client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue},
@@ -19,17 +18,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn clear(&self) {
-        self.locked(Vec::clear);
-    }
-
-    fn locked<R>(&self, with: impl FnOnce(&mut Vec<Tls13ClientSessionValue>) -> R) -> R {
-        // What a panicking thread left behind is at worst a ticket too many or too few.
-        with(
-            &mut self
-                .tickets
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
+        self.tickets.lock().clear();
     }
 }
 
@@ -50,15 +39,14 @@ impl ClientSessionStore for Sessions {
     fn remove_tls12_session(&self, _: &ServerName<'static>) {}
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        self.locked(|tickets| {
-            if tickets.len() == TICKETS {
-                tickets.remove(0);
-            }
-            tickets.push(ticket);
-        });
+        let mut tickets = self.tickets.lock();
+        if tickets.len() == TICKETS {
+            tickets.remove(0);
+        }
+        tickets.push(ticket);
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.locked(Vec::pop)
+        self.tickets.lock().pop()
     }
 }

@@ -47,3 +47,26 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::join;
+
+    use super::*;
+    use crate::authority::Authority;
+
+    #[tokio::test]
+    async fn whoever_waits_gets_the_first_credentials_and_later_ones_are_current() {
+        let root = Authority::new();
+        let credentials = || Credentials::anonymous(&root.pem).unwrap();
+        let store = Store::new();
+        assert!(store.current().is_none());
+
+        let (first, ()) = join!(store.ready(), async { store.set(credentials()) });
+        let other_thread = store.clone();
+        other_thread.set(credentials());
+
+        assert!(!Arc::ptr_eq(&first, &store.ready().await));
+        assert!(Arc::ptr_eq(&store.ready().await, &store.current().unwrap()));
+    }
+}

@@ -494,19 +494,21 @@ mod tests {
 
     use proptest::prelude::*;
     use rustls::{
-        ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject,
+        ClientConfig, HandshakeKind, RootCertStore, ServerConfig,
+        crypto::{CryptoProvider, aws_lc_rs},
+        pki_types::{CertificateDer, pem::PemObject},
     };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         join,
         net::{TcpListener, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
     };
-    use tokio_rustls::TlsConnector;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
     use crate::{
         Accepted, ClientIo, Credentials, Hello, ServerIo, accept,
-        authority::{Authority, CLIENT, WEB, target},
+        authority::{Authority, CLIENT, Leaf, WEB, target},
         connect, read_client_hello,
     };
 
@@ -683,7 +685,7 @@ mod tests {
         roots
             .add(CertificateDer::from_pem_slice(root.pem.as_bytes()).unwrap())
             .unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -708,6 +710,37 @@ mod tests {
             near.read_exact(&mut heard).await.unwrap();
             assert_eq!(&heard, b"response");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_may_ask_for_another_key_share() {
+        let root = Authority::new();
+        let (chain, key) = root.issue(Leaf::dns(WEB));
+        let provider = CryptoProvider {
+            kx_groups: vec![aws_lc_rs::kx_group::SECP384R1],
+            ..aws_lc_rs::default_provider()
+        };
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let (near, far) = sockets().await;
+        let (client, target) = (root.credentials(CLIENT), target(WEB));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (near, far) = join!(connect(near, &client, &target, false), acceptor.accept(far));
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+
+        near.write_all(b"question").await.unwrap();
+        let mut heard = [0; 8];
+        far.read_exact(&mut heard).await.unwrap();
+
+        assert_eq!(&heard, b"question");
+        assert_eq!(
+            near.0.state().handshake_kind(),
+            Some(HandshakeKind::FullWithHelloRetryRequest)
+        );
     }
 
     #[tokio::test]

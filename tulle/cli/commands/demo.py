@@ -13,14 +13,15 @@ import typer
 import tulle
 from tulle.cli import output
 from tulle.cli.commands import ps
-from tulle.cli.commands.up import Publish, stop
+from tulle.cli.commands.up import Publish
 from tulle.cli.output import Progress
-from tulle.cli.running import Interrupted, start, until_signal
+from tulle.cli.running import Attempt, Interrupted, start, until_signal
 from tulle.mesh import Mesh, Pod, State
 from tulle.model.errors import MeshError, SettingError
 
 NAME = "demo"
 MANIFESTS = "vaccine-finder/manifests"
+ENDPOINTS_OF = "sites.vaccine-finder.svc.cluster.local:8080"
 NUMBERS_S = 20
 """Until every proxy has counted something: the control plane looks at them once a second."""
 VISITS = 50
@@ -39,26 +40,32 @@ def run(
 
 async def demo(mesh: Mesh, *, short: bool, publish: list[str]) -> int:
     """Start it, use it, show it."""
-    manifests = example(MANIFESTS)
+    attempt = Attempt(mesh)
     try:
-        with Progress() as progress:
-            state = await until_signal(start(mesh, [manifests], publish=publish, progress=progress))
-            progress.doing("waiting for the first numbers")
-            if short:
-                await until_signal(visit(state))
-                progress.done(f"{VISITS} pages read")
-            pods = await until_signal(counted(mesh))
-            progress.done("requests are counted")
-        table(pods, state, manifests, short=short)
+        # All of it: a signal between two steps would end this command and leave the mesh.
+        return await until_signal(_demo(attempt, short=short, publish=publish))
     except Interrupted:
-        await stop(mesh)
+        await attempt.undo()
         return 130
     except MeshError:
         if short:
-            await stop(mesh)
+            await attempt.undo()
         raise
+
+
+async def _demo(attempt: Attempt, *, short: bool, publish: list[str]) -> int:
+    manifests = example(MANIFESTS)
+    with Progress() as progress:
+        state = await start(attempt, [manifests], publish=publish, progress=progress)
+        progress.doing("waiting for the first numbers")
+        if short:
+            await visit(state)
+            progress.done(f"{VISITS} pages read")
+        pods = await counted(attempt.mesh)
+        progress.done("requests are counted")
+    table(pods, state, manifests, short=short)
     if short:
-        await stop(mesh)
+        await attempt.undo()
     return 0
 
 
@@ -114,8 +121,9 @@ def table(pods: tuple[Pod, ...], state: State, manifests: Path, *, short: bool) 
         output.say(f"The application is at {published.url}")
     if short:
         return
-    output.say("Live numbers:      tulle ps")
-    output.say("What a pod says:   tulle logs -f web")
-    output.say("Its endpoints:     tulle diagnostics endpoints sites.default.svc.cluster.local:80")
+    program = output.program()
+    output.say(f"Live numbers:      {program} ps")
+    output.say(f"What a pod says:   {program} logs -f web")
+    output.say(f"Where calls go:    {program} diagnostics endpoints {ENDPOINTS_OF}")
     output.say(f"The manifests:     {manifests} (edit one, it takes effect at once)")
-    output.say("Stop it:           tulle down")
+    output.say(f"Stop it:           {program} down")

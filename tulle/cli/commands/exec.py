@@ -20,6 +20,6 @@ def run(
     """Run a command inside a pod: in its network, as its user, with its environment."""
     arguments = asyncio.run(Mesh.only(name).exec_arguments(pod, command, container=container))
     try:
-        os.execvp(arguments[0], arguments)  # noqa: S606 (no shell is wanted between the terminal and the command)
+        os.execvp(arguments[0], arguments)
     except OSError as error:
         raise HostError(f"{arguments[0]} cannot be run: {error.strerror}; it is in util-linux") from error

@@ -32,9 +32,12 @@ def rotate(
     answer = asyncio.run(Mesh.only(name).rotate(root=root, plan=plan, force=force))
     if format is PlainFormat.table and plan:
         for number, step in enumerate(entries(answer, "steps"), 1):
-            output.say(f"{number}. " + "; ".join(str(value) for value in step.values() if value))
+            here = " (it is here now)" if step.get("current") else ""
+            output.say(f"{number}. {step.get('title')}; waits for: {step.get('waits_for')}{here}")
         return 0
     tell(answer, format)
+    if answer.get("phase") != "steady":
+        output.hint(f"it goes on by itself; see: {output.program()} identity show")
     return 0
 
 

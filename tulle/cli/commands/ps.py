@@ -73,7 +73,7 @@ def extra(pod: Pod) -> tuple[str, str]:
 
 def tcp(pod: Pod) -> str:
     """Return how many connections are open to the pod."""
-    return output.number(pod.traffic.tcp_open)
+    return output.NONE if pod.traffic.tcp_open is None else str(pod.traffic.tcp_open)
 
 
 def row(pod: Pod, *, wide: bool) -> tuple[str | Text, ...]:

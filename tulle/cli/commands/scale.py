@@ -17,5 +17,5 @@ def run(
 ) -> int:
     """Give a workload this number of pods, until its manifest changes."""
     asyncio.run(Mesh.only(name).scale(workload, replicas))
-    output.hint(f"{workload} gets {replicas} pods; see: tulle ps")
+    output.hint(f"{workload} gets {replicas} pods; see: {output.program()} ps")
     return 0

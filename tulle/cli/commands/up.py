@@ -9,9 +9,9 @@ import typer
 from tulle.cli import output
 from tulle.cli.commands import ps
 from tulle.cli.commands.arguments import NewName
-from tulle.cli.running import Interrupted, follow_log, start, until_signal
+from tulle.cli.running import Attempt, Interrupted, follow_log, start, until_signal
 from tulle.mesh import DEFAULT_NAME, Mesh
-from tulle.model.errors import AlreadyRunning, MeshError, SettingError
+from tulle.model.errors import MeshError
 
 Paths = Annotated[
     list[Path] | None,
@@ -46,32 +46,29 @@ def run(
 
 async def up(mesh: Mesh, paths: list[Path], *, detach: bool, publish: list[str]) -> int:
     """Start, show, and stay."""
+    attempt = Attempt(mesh)
     try:
-        with output.Progress() as progress:
-            await until_signal(start(mesh, paths, publish=publish, progress=progress))
-        pods, state = await ps.look(mesh)
-        ps.show(pods)
-        ps.show_published(state)
-        if detach:
-            output.hint("\nsee: tulle ps; stop with: tulle down")
-            return 0
-        output.hint("\nsee: tulle ps; stop with Ctrl-C")
-        await until_signal(follow_log(mesh))
-        raise MeshError(f"{mesh.name} has ended")
+        # All of it: a signal between two steps would end this command and leave the mesh.
+        return await until_signal(_up(attempt, paths, detach=detach, publish=publish))
     except Interrupted:
-        await stop(mesh)
+        await attempt.undo()
         return 130
-    except (AlreadyRunning, SettingError):
-        raise
     except MeshError:
         if not detach:
-            await stop(mesh)
+            await attempt.undo()
         raise
 
 
-async def stop(mesh: Mesh) -> None:
-    """End what was started here."""
+async def _up(attempt: Attempt, paths: list[Path], *, detach: bool, publish: list[str]) -> int:
+    mesh = attempt.mesh
     with output.Progress() as progress:
-        progress.doing(f"stopping {mesh.name}")
-        await mesh.down()
-        progress.done(f"{mesh.name} is stopped")
+        await start(attempt, paths, publish=publish, progress=progress)
+    pods, state = await ps.look(mesh)
+    ps.show(pods)
+    ps.show_published(state)
+    if detach:
+        output.hint(f"\nsee: {output.program()} ps; stop with: {output.program()} down")
+        return 0
+    output.hint(f"\nsee: {output.program()} ps; stop with Ctrl-C")
+    await follow_log(mesh)
+    raise MeshError(f"{mesh.name} has ended")

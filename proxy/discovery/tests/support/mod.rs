@@ -14,7 +14,7 @@ impl Dial for InMemory {
     async fn dial(&self) -> Result<Dialed, DialError> {
         Ok(Dialed {
             io: Box::new(self.0.connect()?),
-            until: None,
+            usable: None,
         })
     }
 }
@@ -37,7 +37,7 @@ fn config(extra: &[(&str, &str)]) -> Config {
     variables.extend(extra.iter().copied());
     let lookup =
         |name: &str| Some((*variables.get(name.strip_prefix("LINKERD2_PROXY_")?)?).to_owned());
-    Config::from_env(lookup).unwrap()
+    Config::from_env(lookup).expect("a valid configuration")
 }
 
 /// Discovery over one channel; `extra` are variables of the configuration.

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use super::{
     AbsoluteForm,
     io::{Buffered, Stream},
+    parse::Switch,
 };
 use crate::{
     Body, BodyError,
@@ -271,9 +272,7 @@ pub(crate) fn request(out: &mut Vec<u8>, request: &Request<Body>, framing: Frami
 pub(crate) struct Answering {
     pub head: bool,
     pub http10: bool,
-    /// The answer may make the connection a tunnel.
-    pub tunnel: bool,
-    pub connect: bool,
+    pub switch: Switch,
 }
 
 /// How the body of a response is framed. `None`: its own headers contradict each other or
@@ -281,12 +280,12 @@ pub(crate) struct Answering {
 pub(crate) fn response_framing(response: &Response<Body>, request: Answering) -> Option<Framing> {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return (request.tunnel && !request.connect).then_some(Framing::Raw);
+        return (request.switch == Switch::Upgrade).then_some(Framing::Raw);
     }
     if status.is_informational() {
         return None;
     }
-    if request.connect && status.is_success() {
+    if request.switch == Switch::Connect && status.is_success() {
         return Some(Framing::Raw);
     }
     let mut lengths = response.headers().get_all(header::CONTENT_LENGTH).iter();

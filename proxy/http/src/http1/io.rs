@@ -43,6 +43,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Stream for T {}
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Buffered<I> {
     io: I,
     /// Read and not used yet.

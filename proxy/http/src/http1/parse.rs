@@ -70,14 +70,22 @@ pub(crate) enum Length {
     Close,
 }
 
+/// How a request asks for a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Switch {
+    No,
+    Upgrade,
+    Connect,
+}
+
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     pub request: Request<()>,
     pub length: Length,
     /// The client lets the connection be used again.
     pub keep_alive: bool,
-    /// The connection becomes a tunnel if the answer says so.
-    pub tunnel: bool,
+    /// What makes the connection a tunnel, if the answer says so.
+    pub switch: Switch,
     /// The client waits for a 100 before it sends the body.
     pub expects_continue: bool,
 }
@@ -222,7 +230,11 @@ fn request_from(
         length,
         // A proxy does not keep HTTP/1.0 connections (RFC 9112 §9.3).
         keep_alive: version == Version::HTTP_11 && !fields.close,
-        tunnel: connect || upgrade,
+        switch: match (connect, upgrade) {
+            (true, _) => Switch::Connect,
+            (false, true) => Switch::Upgrade,
+            (false, false) => Switch::No,
+        },
         expects_continue,
     })
 }
@@ -363,6 +375,7 @@ pub(crate) fn trailers(
 }
 
 /// What the headers say, with those of one hop kept apart.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Fields {
     map: HeaderMap,
     length: Option<u64>,

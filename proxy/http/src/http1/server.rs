@@ -29,7 +29,7 @@ use super::{
     decode::Decoder,
     encode::{self, Answering, Framing, Outgoing, PumpError, Sink},
     io::{Buffered, Stream},
-    parse::{self, Length, Limits, Malformed, RequestHead},
+    parse::{self, Length, Limits, Malformed, RequestHead, Switch},
 };
 use crate::{
     Body, Drain, Facts, Interim, Response, ServeError, Service,
@@ -86,6 +86,10 @@ where
 }
 
 /// What the wait for a request ended with.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the common case; a box would be an allocation"
+)]
 enum Turn {
     Head(RequestHead),
     Malformed(Malformed),
@@ -178,8 +182,7 @@ impl<I: Stream> Connection<I> {
         let answering = Answering {
             head: head.request.method() == Method::HEAD,
             http10: head.request.version() == Version::HTTP_10,
-            tunnel: head.tunnel,
-            connect: head.request.method() == Method::CONNECT,
+            switch: head.switch,
         };
         let keep_alive = head.keep_alive;
         let response = self.call(head, service).await?;
@@ -221,7 +224,8 @@ impl<I: Stream> Connection<I> {
             Framing::Nothing
         });
         let tunnel = framing == Framing::Raw
-            && (response.status() == StatusCode::SWITCHING_PROTOCOLS || answering.connect);
+            && (response.status() == StatusCode::SWITCHING_PROTOCOLS
+                || answering.switch == Switch::Connect);
         let close = {
             let mut state = self.0.borrow_mut();
             let close = !keep_alive
@@ -324,8 +328,7 @@ impl<I: Stream> Connection<I> {
             let answering = Answering {
                 head: false,
                 http10: false,
-                tunnel: false,
-                connect: false,
+                switch: Switch::No,
             };
             encode::response(
                 state.io.stage(),
@@ -385,7 +388,7 @@ impl<I: Stream> State<I> {
         self.interim = head.request.version() != Version::HTTP_10;
         self.awaits_continue = head.expects_continue;
         let whole = match head.length {
-            Length::None if !head.tunnel => Some(Body::empty()),
+            Length::None if head.switch == Switch::No => Some(Body::empty()),
             length => self.io.take_whole(length).map(Body::full),
         };
         let left = if whole.is_some() {
@@ -436,7 +439,7 @@ impl<I: Stream> State<I> {
     /// After the response: whether nothing of the request is left unread.
     fn end(&mut self, close: bool) -> bool {
         self.epoch = self.epoch.wrapping_add(1);
-        self.decoder.is_done() && !(close && !self.io.input.is_empty())
+        self.decoder.is_done() && (!close || self.io.input.is_empty())
     }
 
     fn poll_discard_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {

@@ -57,6 +57,15 @@ struct Driver {
     ended: Cell<bool>,
 }
 
+impl Driver {
+    fn wake_by(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+}
+
 impl Connection {
     /// Speak HTTP/2 over `io`, driven by a task of the current shard.
     ///
@@ -80,7 +89,7 @@ impl Connection {
                 if Pin::new(&mut connection).poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
-                shared.waker.replace(Some(cx.waker().clone()));
+                shared.wake_by(cx.waker());
                 keep_alive
                     .as_mut()
                     .map_or(Poll::Pending, |keep_alive| keep_alive.poll(cx))
@@ -95,10 +104,16 @@ impl Connection {
         })))
     }
 
+    /// Whether the connection still lives; it may be going away.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.0.driver.ended.get()
+    }
+
     /// Whether a request can still be sent: the server has not said that it is going away.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        !self.0.driver.ended.get()
+        self.is_open()
             && !matches!(
                 self.0
                     .sender
@@ -128,9 +143,6 @@ impl Connection {
     pub async fn send(&self, request: Request, interim: &Interim) -> Result<Response, SendError> {
         let lease = Lease::new(&self.0.in_flight);
         let mut sender = self.0.sender.clone();
-        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-            return Err(send_error(&error).handing_back(request));
-        }
         let (head, body) = request.into_parts();
         let tunnel = head.method == Method::CONNECT;
         let ended = body.is_end_stream() && !tunnel;

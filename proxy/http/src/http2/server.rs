@@ -225,7 +225,6 @@ fn receive(request: http::Request<RecvStream>) -> Option<Request> {
             return None;
         }
     }
-    strip_hop_by_hop(&mut head.headers);
     let connect = head.method == Method::CONNECT;
     let body = if stream.is_end_stream() {
         Body::empty()

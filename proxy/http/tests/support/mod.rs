@@ -1,5 +1,6 @@
 //! Scripted peers, and services made of closures.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 
 use std::{
     cell::RefCell,
@@ -266,6 +267,7 @@ pub fn channel() -> (
     (sender, Body::wrap(Channel(receiver)))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what a channel takes")]
 pub fn data(text: &'static str) -> Result<http_body::Frame<Bytes>, BodyError> {
     Ok(http_body::Frame::data(Bytes::from_static(text.as_bytes())))
 }
