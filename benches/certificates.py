@@ -1,6 +1,6 @@
 """Certificates for the pairs that are not ours: the same kind as a mesh's, ECDSA over P-256, both sides verified."""
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 SERVER_NAME = "server.bench"
 CLIENT_NAME = "client.bench"
-LIFE = datetime.timedelta(days=2)
+LIFE = dt.timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,17 @@ def make(folder: Path) -> Certificates:
     return Certificates(authority, identity(CLIENT_NAME), identity(SERVER_NAME))
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + LIFE)
     )
 

@@ -138,7 +138,12 @@ def nghttpx(pair: Pair, side: Side) -> list[str]:
     def address(text: str) -> str:
         return ",".join(text.rsplit(":", 1))
 
-    flags = ["--conf=/dev/null", "--workers=1", "--tls-min-proto-version=TLSv1.3", "--errorlog-file=/dev/stderr"]
+    flags = [
+        "--conf=/dev/null",
+        "--workers=1",
+        "--tls-min-proto-version=TLSv1.3",
+        "--errorlog-file=/dev/stderr",
+    ]
     flags += [f"--worker-connections={MANY}", "--backend-keep-alive-timeout=300", "--no-ocsp"]
     if side == "client":
         flags += [f"--frontend={address(ENTRY)};no-tls"]
@@ -161,12 +166,16 @@ def envoy(pair: Pair, side: Side) -> str:
         "type": "STATIC",
         "connect_timeout": "5s",
         "circuit_breakers": {
-            "thresholds": [{name: MANY for name in ("max_connections", "max_pending_requests", "max_requests")}]
+            "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), MANY)]
         },
         "load_assignment": {
             "cluster_name": "next",
             "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": _envoy_address(MIDDLE if client else pair.origin)}}]}
+                {
+                    "lb_endpoints": [
+                        {"endpoint": {"address": _envoy_address(MIDDLE if client else pair.origin)}}
+                    ]
+                }
             ],
         },
     }

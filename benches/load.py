@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from benches import proc
@@ -49,13 +49,13 @@ class Sample:
     proxy_cpu_us: float
     origin_cpu_us: float
     """Of each request."""
-    rss_mib: float
-    """Of the largest proxy, at the end."""
+    rss_mib: Sequence[float]
+    """Of each proxy, at the end."""
     foreign: float
     stolen: float
     """How many cores others used, and how many the host took away."""
-    threads: Mapping[str, float] = field(default_factory=dict)
-    """The part of the proxies' CPU time that each of their threads had."""
+    threads: Sequence[Mapping[str, int]] = ()
+    """Of each proxy, the CPU time of each thread in nanoseconds."""
 
 
 async def run(
@@ -105,37 +105,35 @@ class _Watch:
         self._origin = [origin.pid] if origin else []
         self._began = self._read()
         self._ended = self._began
-        self._rss = 0.0
+        self._rss: list[float] = []
 
     def end(self) -> None:
         self._ended = self._read()
-        self._rss = max(map(proc.rss_mib, self._proxies), default=0.0)
+        self._rss = list(map(proc.rss_mib, self._proxies))
 
     def sample(self, said: Json) -> Sample:
-        (began, own0, proxies0, origin0), (ended, own1, proxies1, origin1) = self._began, self._ended
+        (began, own0, threads0, origin0), (ended, own1, threads1, origin1) = self._began, self._ended
         wall_ns = max(ended.at - began.at, 1e-9) * 1e9
         requests = max(said["requests"], 1)
-        per_thread = {
-            name: time - proxies0.get(name, 0) for name, time in proxies1.items() if time > proxies0.get(name, 0)
-        }
-        total = sum(per_thread.values())
+        threads = [
+            {name: time - before.get(name, 0) for name, time in after.items()}
+            for before, after in zip(threads0, threads1, strict=True)
+        ]
         return Sample(
             said=said,
-            proxy_cpu_us=total / requests / 1e3,
+            proxy_cpu_us=sum(sum(each.values()) for each in threads) / requests / 1e3,
             origin_cpu_us=(origin1 - origin0) / requests / 1e3,
             rss_mib=self._rss,
             foreign=max(0.0, (ended.busy - began.busy - (own1 - own0)) / wall_ns),
             stolen=(ended.stolen - began.stolen) / wall_ns,
-            threads={name: time / total for name, time in per_thread.items()} if total else {},
+            threads=threads,
         )
 
-    def _read(self) -> tuple[Processors, int, dict[str, int], int]:
-        threads = {
-            name: time
+    def _read(self) -> tuple[Processors, int, list[dict[str, int]], int]:
+        threads = [
+            {name: time for each in proc.tree(pid) for name, time in proc.threads(each).items()}
             for pid in self._proxies
-            for each in proc.tree(pid)
-            for name, time in proc.threads(each).items()
-        }
+        ]
         return Processors.now(), self._rig.own_cpu_ns(), threads, proc.cpu_ns(self._origin)
 
 

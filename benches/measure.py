@@ -127,9 +127,10 @@ async def rounds(
     """
     quiet = Quiet(topologies.place)
     taken: Samples = {}
-    total = sum(
-        len(visit.cells) for visit in visits for each in chosen if visit.protocol in each.protocols
-    ) * count
+    total = (
+        sum(len(visit.cells) for visit in visits for each in chosen if visit.protocol in each.protocols)
+        * count
+    )
     done, begun, fresh = 0, time.monotonic(), 0
     for visit in visits:
         for number in range(count):
@@ -169,7 +170,7 @@ def flat(one: Sample) -> Json:
         **{name: one.said[name] for name in names},
         "cpu_us_per_request": one.proxy_cpu_us,
         "origin_cpu_us_per_request": one.origin_cpu_us,
-        "rss_mib": one.rss_mib,
+        "rss_mib": max(one.rss_mib, default=0.0),
         "foreign_cores": one.foreign,
         "stolen_cores": one.stolen,
         **({"first_error": one.said["first_error"]} if "first_error" in one.said else {}),

@@ -8,7 +8,7 @@ mutual TLS and of policy. The stock proxy runs in the same place, under the same
 import secrets
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,10 +195,20 @@ def snapshot(backends: Sequence[str]) -> tuple[list[world.Json], list[world.Json
         ),
     ]
     pods += [
-        world.pod(f"server-{number}", "bench", SERVER, address, app=SERVER, ports=ports, annotations=ANNOTATIONS)
+        world.pod(
+            f"server-{number}", "bench", SERVER, address, app=SERVER, ports=ports, annotations=ANNOTATIONS
+        )
         for number, address in enumerate(backends)
     ]
     return objects, pods
+
+
+@asynccontextmanager
+async def controller_only(place: Rig, binaries: Binaries) -> AsyncIterator[Mesh]:
+    """Start a controller that can be reached without a proxy, and end it in the end."""
+    async with _prepared(place, binaries, (ADDRESSES[SERVER],), 1, PROXY_CORE) as mesh:
+        await mesh.start_controller()
+        yield mesh
 
 
 @asynccontextmanager
@@ -211,24 +221,29 @@ async def running(
     core: str = PROXY_CORE,
 ) -> AsyncIterator[Mesh]:
     """Start everything; end everything in the end."""
+    async with _prepared(place, binaries, backends, workers, core) as mesh:
+        await mesh.start_controller()
+        for name in (CONTROL, CLIENT, SERVER):
+            await mesh.redirect(name)
+            await mesh.start_proxy(name)
+        yield mesh
+
+
+@asynccontextmanager
+async def _prepared(
+    place: Rig, binaries: Binaries, backends: Sequence[str], workers: int, core: str
+) -> AsyncIterator[Mesh]:
     folder = place.folder / f"mesh-{secrets.token_hex(4)}"
     for part in ("state", "persistent"):
         (folder / part).mkdir(parents=True)
     (folder / "state" / "token.key").write_bytes(secrets.token_bytes(tokens.KEY_BYTES))
     mesh = Mesh(place, binaries, folder, workers=workers, core=core)
     await mesh.world.state(*snapshot(backends))
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(mesh.world.served(folder / "state" / "supervisor.sock"))
-
-        async def end() -> None:
+    async with mesh.world.served(folder / "state" / "supervisor.sock"):
+        try:
+            yield mesh
+        finally:
             controller = [mesh.controller] if mesh.controller else []
             await place.stop([*mesh.proxies.values(), *controller])
             for name in (CONTROL, CLIENT, SERVER):
                 await rig.inside(name, "nft", "flush", "ruleset")
-
-        stack.push_async_callback(end)
-        await mesh.start_controller()
-        for name in (CONTROL, CLIENT, SERVER):
-            await mesh.redirect(name)
-            await mesh.start_proxy(name)
-        yield mesh

@@ -35,8 +35,8 @@ PORTS = {"http1": HTTP1, "grpc": GRPC, "tcp": TCP}
 
 NAMES = Path("/run/netns")
 """Where `ip` keeps the names of namespaces; ours are in a file system of our own."""
-STOP_S = 3.0
-READY_S = 30.0
+STOP_S = 10.0
+READY_S = 60.0
 SYSCTL = {
     "net/ipv4/ip_local_port_range": "1024 65535",
     "net/ipv4/tcp_tw_reuse": "1",
@@ -143,6 +143,13 @@ class Rig:
         """Return the CPU time of the bench itself and all that it runs."""
         return proc.cpu_ns([os.getpid()])
 
+    def writable(self, uid: int) -> Path:
+        """Return a folder that a user may write to."""
+        folder = self.folder / f"of-{uid}"
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, uid, uid)
+        return folder
+
     def copy(self, program: Path, name: str) -> str:
         """Copy a program to where every user can run it."""
         to = self.folder / "bin" / name
@@ -192,9 +199,7 @@ async def lay_out() -> None:
         ]
         await call("ip", "-n", name, "-batch", "-", text="\n".join(inside))
         for key, value in SYSCTL.items():
-            await call(
-                "ip", "netns", "exec", name, "sh", "-c", f'echo "$0" > /proc/sys/{key}', value
-            )
+            await call("ip", "netns", "exec", name, "sh", "-c", f'echo "$0" > /proc/sys/{key}', value)
 
 
 @asynccontextmanager
@@ -211,9 +216,9 @@ async def reachable(process: Process, address: str, port: int) -> None:
     await _until(process, lambda: _connects(address, port))
 
 
-async def ready(process: Process, address: str) -> None:
-    """Return when a proxy says that it is ready."""
-    await _until(process, lambda: _says_ready(address))
+async def ready(process: Process, address: str, *, pause: float = 0.01) -> None:
+    """Return when a proxy says that it is ready; it is asked again after each pause."""
+    await _until(process, lambda: _says_ready(address), pause)
 
 
 async def listening(process: Process, where: str, port: int) -> None:
@@ -230,13 +235,15 @@ async def inside(where: str, *argv: str) -> str:
     return await call("ip", "netns", "exec", where, *argv)
 
 
-async def _until(process: Process, good: Callable[[], Awaitable[bool]]) -> None:
+async def _until(process: Process, good: Callable[[], Awaitable[bool]], pause: float = 0.01) -> None:
     try:
         async with asyncio.timeout(READY_S):
             while not await good():
                 if process.child.returncode is not None:
-                    raise BenchError(f"{process.name} ended with {process.child.returncode}: {process.words()}")
-                await asyncio.sleep(0.01)
+                    raise BenchError(
+                        f"{process.name} ended with {process.child.returncode}: {process.words()}"
+                    )
+                await asyncio.sleep(pause)
     except TimeoutError:
         raise BenchError(f"{process.name} was not ready within {READY_S:g} s: {process.words()}") from None
 

@@ -1,68 +1,119 @@
-"""What can be measured by name, and how the results of one name join those of the others."""
+"""What can be measured by name, and how what is measured now joins what was measured before.
 
+The rows are of one run and are replaced together. Each measurement with a name of its own stands by itself, so it
+is replaced alone.
+"""
+
+import datetime as dt
 import hashlib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from benches import measure, results, table
+from benches.extras import MEASUREMENTS
 from benches.measure import Cell, Visit
 from benches.rig import BenchError
 from benches.topologies import ALL, STOCK, Topologies, Topology
 
+Json = dict[str, Any]
+
 KIB, MIB = 2**10, 2**20
-QUICK = (Visit((Cell("http1", KIB, 48, 2_000), Cell("http1", KIB, 48, None))),)
-QUICK_TOPOLOGIES = ("direct", "tulle", "haproxy-h1", "haproxy-h2", "envoy-h2")
-SHORT = (
-    *QUICK,
-    Visit((Cell("http1", KIB, 1, None), Cell("http1", 64 * KIB, 48, None))),
-    Visit((Cell("grpc", KIB, 48, 2_000), Cell("grpc", KIB, 48, None))),
-    Visit((Cell("tcp", KIB, 48, 2_000), Cell("tcp", KIB, 48, None))),
-)
+TARGETS = Visit((Cell("http1", KIB, 48, 2_000), Cell("http1", KIB, 48, None)))
+"""What the targets are about."""
+WITHOUT_KEEPALIVE = Visit((Cell("http1", KIB, 16, 500, keepalive=False),))
 BODIES = (100, KIB, 64 * KIB, MIB)
 RATES = (500.0, 2_000.0, None)
 CONNECTIONS = (1, 16, 48, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Rows that are measured together."""
+
+    visits: Sequence[Visit]
+    rounds: int
+    seconds: float
+    topologies: frozenset[str] | None = None
+    """None is all."""
 
 
 def full() -> tuple[Visit, ...]:
     """Return the whole matrix, less what would ask for more than 2 Gb/s."""
     visits = []
     for protocol, body in product(("http1", "grpc", "tcp"), BODIES):
-        cells = (
-            Cell(protocol, body, connections, rate) for connections, rate in product(CONNECTIONS, RATES)
-        )
+        cells = (Cell(protocol, body, connections, rate) for connections, rate in product(CONNECTIONS, RATES))
         visits.append(Visit(tuple(cell for cell in cells if cell.within_reach)))
-    return tuple(visits)
+    return (*visits, WITHOUT_KEEPALIVE)
+
+
+SETS = {
+    "quick": Set(
+        (TARGETS,), 3, 2.0, frozenset({"direct", "tulle", "haproxy-h1", "haproxy-h2", "envoy-h2", "stock"})
+    ),
+    "short": Set(
+        (
+            TARGETS,
+            Visit((Cell("grpc", KIB, 48, 2_000), Cell("grpc", KIB, 48, None))),
+            Visit((Cell("tcp", KIB, 48, 2_000), Cell("tcp", KIB, 48, None))),
+            Visit((Cell("http1", 64 * KIB, 48, None),)),
+            WITHOUT_KEEPALIVE,
+        ),
+        3,
+        2.0,
+    ),
+    "full": Set(full(), 3, 3.0),
+}
+"""`short` is followed by every measurement with a name of its own."""
 
 
 async def run(wanted: str, topologies: Topologies, proxy: Path) -> None:
-    """Measure what is asked for, and write the results."""
-    chosen = _present(topologies)
-    if wanted == "quick":
-        chosen = [each for each in chosen if each.name in QUICK_TOPOLOGIES]
-        rows = await measure.rounds(topologies, chosen, QUICK, count=3, seconds=2.0)
-    elif wanted == "short":
-        rows = await measure.rounds(topologies, chosen, SHORT, count=3, seconds=2.0)
-    elif wanted == "full":
-        journal = results.Journal("full", hashlib.sha256(proxy.read_bytes()).hexdigest()[:12])
-        rows = await measure.rounds(
-            topologies, chosen, full(), count=3, seconds=3.0, known=journal.known, keep=journal.keep
+    """Measure what is asked for, and write the results after each part."""
+    if wanted not in SETS and wanted not in MEASUREMENTS:
+        raise BenchError(f"BENCH={wanted} is none of {', '.join((*SETS, *MEASUREMENTS))}")
+    made: Json = {"measurements": {}, "rows": [], **results.read()}
+    made |= {"machine": results.machine(), "versions": results.versions(proxy, os.environ.get(STOCK))}
+    if wanted in SETS:
+        made["rows"] = await _rows(wanted, topologies, proxy)
+        results.write(made, table.render(made))
+    for name in MEASUREMENTS if wanted == "short" else [wanted] if wanted in MEASUREMENTS else []:
+        measure.progress(f"{name} …")
+        begun = dt.datetime.now(dt.UTC)
+        figures = await MEASUREMENTS[name](topologies)
+        made["measurements"][name] = figures
+        results.write(made, table.render(made))
+        seconds = (dt.datetime.now(dt.UTC) - begun).total_seconds()
+        measure.progress(f"{name} ({seconds:.0f} s): {figures}")
+    print(table.render(made))
+
+
+async def _rows(name: str, topologies: Topologies, proxy: Path) -> list[Json]:
+    chosen = SETS[name]
+    present = _present(topologies, chosen.topologies)
+    if name != "full":
+        return await measure.rounds(
+            topologies, present, chosen.visits, count=chosen.rounds, seconds=chosen.seconds
         )
-    else:
-        raise BenchError(f"BENCH={wanted} is none of quick, short, full")
-    made = {
-        "machine": results.machine(),
-        "versions": results.versions(proxy, os.environ.get(STOCK)),
-        "rows": rows,
-    }
-    text = table.render(made)
-    results.write(made, text)
-    print(text)
+    journal = results.Journal(name, hashlib.sha256(proxy.read_bytes()).hexdigest()[:12])
+    return await measure.rounds(
+        topologies,
+        present,
+        chosen.visits,
+        count=chosen.rounds,
+        seconds=chosen.seconds,
+        known=journal.known,
+        keep=journal.keep,
+    )
 
 
-def _present(topologies: Topologies) -> list[Topology]:
+def _present(topologies: Topologies, wanted: frozenset[str] | None) -> list[Topology]:
     present = []
     for each in ALL:
+        if wanted is not None and each.name not in wanted:
+            continue
         if why := topologies.missing(each):
             measure.progress(f"{each.name} is left out: {why}")
         else:

@@ -60,7 +60,9 @@ class World:
         writer.close()
 
 
-def service(name: str, namespace: str, address: str, ports: Mapping[int, int], annotations: Mapping[str, str]) -> Json:
+def service(
+    name: str, namespace: str, address: str, ports: Mapping[int, int], annotations: Mapping[str, str]
+) -> Json:
     """Return a Service that selects by its own name."""
     return {
         "apiVersion": "v1",

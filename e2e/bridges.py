@@ -42,8 +42,9 @@ async def into(pod: Pod, host: str, port: int) -> AsyncIterator[str]:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        stream = await pod.connect(host, port)
-        await join((reader, writer), (stream.reader, stream.writer))
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            stream = await pod.connect(host, port)
+            await join((reader, writer), (stream.reader, stream.writer))
 
     with tempfile.TemporaryDirectory(prefix="tulle-") as folder:
         path = os.path.join(folder, "s")

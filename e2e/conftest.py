@@ -6,13 +6,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from e2e.pods import FIRST_PORT, PORTS, Pod
+from e2e.pods import FIRST_PORT, PORTS, Pod, eventually
 from tulle.testing import LiveMesh
 
+CONTROLLER = "linkerd-destination"
 STOCK = "TULLE_STOCK_PROXY"
 KINDS = ("ours", "stock") if os.environ.get(STOCK) else ("ours",)
 COMBINATIONS = tuple((client, server) for client in KINDS for server in KINDS)
@@ -41,15 +43,6 @@ metadata: {{name: {name}-headless}}
 spec: {{clusterIP: None, selector: {{app: {name}}}, ipFamilyPolicy: RequireDualStack, ports: [{service_ports}]}}
 ---
 """
-KIND_PORTS = {"HTTP/1": 9111, "HTTP/2": 9112, "gRPC": 9113, "opaque": 9114, "TLS": 9115}
-"""Ports of every server that a policy describes as one protocol, and lets nobody into."""
-SERVER = """
-apiVersion: policy.linkerd.io/v1beta3
-kind: Server
-metadata: {{name: {name}-{port}}}
-spec: {{podSelector: {{matchLabels: {{app: {name}}}}}, port: {port}, proxyProtocol: {protocol}}}
----
-"""
 OPAQUE_PORT = 9101
 SKIPPED_PORT = 9102
 BALANCED = ("balanced-1", "balanced-2", "balanced-3")
@@ -69,7 +62,7 @@ spec: {{selector: {{group: balanced}}, ports: [{ports}]}}
 
 def pod(name: str, annotations: dict[str, str], *, group: str = "single") -> str:
     """Return the manifests of a pod that only sleeps, and of its services."""
-    ports = [*range(FIRST_PORT, FIRST_PORT + PORTS), OPAQUE_PORT, SKIPPED_PORT, *KIND_PORTS.values()]
+    ports = [*range(FIRST_PORT, FIRST_PORT + PORTS), OPAQUE_PORT, SKIPPED_PORT]
     return POD.format(
         name=name,
         group=group,
@@ -102,8 +95,6 @@ def layout() -> str:
     for which in KINDS:
         text += pod(f"client-{which}", kind(which) | ports)
         text += pod(f"server-{which}", kind(which) | ports)
-        for protocol, port in KIND_PORTS.items():
-            text += SERVER.format(name=f"server-{which}", port=port, protocol=protocol)
         for policy in ("deny", "all-authenticated"):
             text += pod(
                 f"{policy}-{which}", kind(which) | ports | {"config.linkerd.io/default-inbound-policy": policy}
@@ -135,6 +126,25 @@ class Pair:
         return f"{self.client.name} → {self.server.name}"
 
 
+async def reachable(field: Field) -> None:
+    """Return when every service leads somewhere for a client without a proxy: its pod's rules come last."""
+
+    async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        return
+
+    async def connects(name: str, port: int) -> bool:
+        try:
+            async with await field["plain-client"].connect(name, port):
+                return True
+        except ConnectionError:
+            return False
+
+    for name, each in field.pods.items():
+        if name != CONTROLLER:
+            async with each.serving(hang_up) as served:
+                await eventually(partial(connects, name, served.port), f"{name} can be reached")
+
+
 @pytest.fixture(scope="session")
 def field(able_machine: None) -> Iterator[Field]:
     """Return the shared mesh, started once."""
@@ -146,7 +156,9 @@ def field(able_machine: None) -> Iterator[Field]:
         for found in state.pods:
             first, second = (*found.addresses, "")[:2]
             pods[found.name] = Pod(live, found.name, first, second)
-        yield Field(live, pods)
+        whole = Field(live, pods)
+        asyncio.run(reachable(whole))
+        yield whole
     finally:
         for each in pods.values():
             each.close()

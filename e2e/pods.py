@@ -213,7 +213,7 @@ class Stream:
     async def __aexit__(self, *_: object) -> None:
         self.writer.close()
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(DEADLINE_S):
                 await self.writer.wait_closed()
 
     def write(self, data: bytes) -> None:

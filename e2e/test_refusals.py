@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from e2e import bridges, grpcs, http1, http2
-from e2e.conftest import KIND_PORTS, Field
+from e2e.conftest import OPAQUE_PORT, Field
 from e2e.http1 import Recorder, ask, get
 from e2e.pods import Pod, eventually
 
@@ -73,44 +73,15 @@ async def test_a_client_with_a_name_is_told_why_it_is_refused(field: Field) -> N
     assert response["connection"] != "close"
 
 
-@pytest.mark.parametrize("client", ["plain-client", "client-ours"])
-@pytest.mark.parametrize("protocol", KIND_PORTS)
-async def test_a_port_of_each_kind_refuses_in_its_way(
-    field: Field, which: str, protocol: str, client: str
-) -> None:
-    server, port = field[f"server-{which}"], KIND_PORTS[protocol]
+async def test_an_opaque_port_is_closed_to_who_is_not_admitted(field: Field, which: str) -> None:
+    client, server = field["plain-client"], field[f"all-authenticated-{which}"]
 
-    async with server.serving(Recorder(), port=port) as served:
-        match protocol:
-            case "HTTP/1":
-                assert (await http_status(field[client], server, port)).status == 403
-            case "HTTP/2":
-                assert await http2_status(field[client], server, port) == "403"
-            case "gRPC":
-                assert await grpc_code(field[client], server, port) == "StatusCode.PERMISSION_DENIED"
-            case _:
-                assert await tcp_answer(field[client], server, port) == b""
-
+    async with server.serving(Recorder(), port=OPAQUE_PORT) as served:
+        assert await tcp_answer(client, server, served.port) == b""
         assert served.accepted == 0
 
-
-async def test_a_connection_ends_when_policy_no_longer_admits_its_client(field: Field, which: str) -> None:
-    server = field[f"server-{which}"]
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-
-    async with server.serving(echo) as served:
-        async with await field["plain-client"].connect(server.name, served.port) as stream:
-            stream.write(GREETING)
-            assert await stream.exactly(len(GREETING)) == GREETING
-
-            manifest = await field.mesh.deny(server.name, served.port)
-            try:
-                assert await stream.rest() == b""
-            finally:
-                await field.mesh.remove(manifest)
+        response = await http_status(field["client-ours"], server, served.port)
+    assert response.body == b"hello"
 
 
 async def test_a_server_that_does_not_listen_is_a_bad_gateway(field: Field) -> None:
@@ -118,8 +89,7 @@ async def test_a_server_that_does_not_listen_is_a_bad_gateway(field: Field) -> N
 
     response = await http_status(client, server, server.next_port())
 
-    assert (response.status, response["connection"]) == (502, "close")
-    assert response["tulle-reason"] == "connect_failed"
+    assert (response.status, response["tulle-reason"]) == (502, "connect_failed")
 
 
 async def test_a_service_without_endpoints_fails_fast(field: Field) -> None:
@@ -131,13 +101,16 @@ async def test_a_service_without_endpoints_fails_fast(field: Field) -> None:
     assert (response.status, response["tulle-reason"]) == (504, "no_endpoints")
 
 
-async def test_a_port_that_a_service_does_not_have_is_refused(field: Field) -> None:
-    client = field["client-ours"]
+async def test_a_port_that_a_service_does_not_have_is_refused(field: Field, which: str) -> None:
+    client = field[f"client-{which}"]
 
     async with await client.connect("server-ours", 7) as stream:
-        response = await ask(stream, get())
+        stream.write(get())
+        assert await stream.rest() == b""
 
-    assert (response.status, response["tulle-reason"]) == (403, "port_undefined")
+    if which == "ours":
+        text = await field.mesh.api.proxy_metrics(client.name)
+        assert 'tulle_refusals_total{direction="outbound",reason="port_undefined"}' in text
 
 
 async def test_a_server_that_is_no_http_server_is_a_bad_gateway(field: Field) -> None:
@@ -183,7 +156,8 @@ async def test_a_connection_that_would_come_back_to_its_proxy_is_refused(field: 
         with contextlib.suppress(ConnectionError):
             async with await client.connect(address, port) as stream:
                 stream.write(get())
-                assert await stream.rest() == b""
+                # The stock proxy takes it for a server that does not answer.
+                assert (await stream.rest())[:10] in (b"", b"HTTP/1.1 5")
     await eventually(lambda: alive(field, client), "the proxy is alive")
 
 

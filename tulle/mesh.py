@@ -251,14 +251,18 @@ class Mesh:
     async def _answers(self) -> bool:
         if not self.running:
             return False
-        with contextlib.suppress(NotRunning):
+        # One that ends while it answers is noticed by its end.
+        with contextlib.suppress(MeshError):
             await self.state()
             return True
         return False
 
     def _last_words(self) -> list[str]:
+        """Return the end of the log, and keep all of it where the next look finds it."""
         try:
-            return self.places.log.read_text(errors="replace").splitlines()[-5:]
+            text = self.places.log.read_text(errors="replace")
+            self.places.failed_start.write_text(text)
+            return [*text.splitlines()[-5:], f"the whole log: {self.places.failed_start}"]
         except OSError:
             return []
 

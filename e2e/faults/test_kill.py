@@ -104,8 +104,8 @@ async def test_ctrl_c_ends_a_mesh_in_the_foreground_without_a_trace(mesh: LiveMe
     (mesh.folder / "all.yaml").write_text(small())
     environment = {**os.environ, "TULLE_STATE_DIR": str(mesh.folder.parent / "s")}
     command = [*TULLE, "up", str(mesh.folder), "--name", mesh.name]
-    running = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    running = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
 
@@ -118,12 +118,14 @@ async def test_ctrl_c_ends_a_mesh_in_the_foreground_without_a_trace(mesh: LiveMe
         await eventually(there, "every pod", within_s=40)
         seen = look(mesh)
         running.send_signal(signal.SIGINT)
-        output, _ = await asyncio.to_thread(running.communicate, timeout=30)
+        output, _ = await asyncio.wait_for(running.communicate(), 30)
     finally:
-        running.kill()
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
 
     assert running.returncode == 130, output
-    assert "Traceback" not in output
+    assert b"Traceback" not in output
     assert left(mesh, seen) == []
     assert Machine.now() == before
 

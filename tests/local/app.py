@@ -90,7 +90,6 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    print("serving", flush=True)
     server = Server(("::", int(sys.argv[1])), Handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.serve_forever()

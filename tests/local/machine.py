@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import sys
@@ -77,10 +78,10 @@ class Machine:
         """Start with these manifests and wait until all is ready."""
         self.write(text)
         await self.start(*flags)
-        assert self.process is not None
-        socket_path = self.state_dir / "supervisor.sock"
-        await eventually(lambda: socket_path.exists() or self.process.returncode is not None, "no socket")
-        if self.process.returncode is not None:
+        process, socket_path = self.process, self.state_dir / "supervisor.sock"
+        assert process is not None
+        await eventually(lambda: socket_path.exists() or process.returncode is not None, "no socket")
+        if process.returncode is not None:
             raise AssertionError((await self.words()) or "the supervisor ended")
         await self.settled()
 
@@ -198,9 +199,12 @@ def children(parent: int, wanted: str) -> list[int]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, below those that the kernel gives to clients."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def get(port: int, path: str, timeout_s: float = 15) -> Any:

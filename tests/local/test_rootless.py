@@ -1,15 +1,17 @@
 """A mesh of a plain user, with many ids and with a single one."""
 
+import asyncio
 import os
 import pwd
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.local.machine import Machine, eventually, leftovers, machine
+from tests.local.machine import REPOSITORY, Machine, eventually, leftovers, machine
 from tests.local.manifests import app, published
 from tulle.local.launch import has_subordinate_ids
 from tulle.local.rootfs import first_barred
@@ -63,7 +65,7 @@ async def mesh(request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
     if uid is None:
         pytest.skip("no user here has subordinate ids, or uidmap is not installed")
     async with machine(as_user=becoming(uid)) as made:
-        for folder in (made.state_dir, made.persistent_dir):
+        for folder in (made.state_dir / "logs", made.persistent_dir):
             folder.mkdir(parents=True)
         for path in (made.base, *made.base.rglob("*")):
             os.chown(path, uid, uid)
@@ -76,13 +78,32 @@ async def test_a_plain_user_can_run_a_mesh(mesh: Machine) -> None:
     assert await mesh.fetch("http://api/") == (await mesh.pod("api"))["name"]
     assert (await mesh.ask("who"))["capabilities"] == ["0000000000000000"]
     for hidden in (mesh.state_dir, mesh.persistent_dir):
-        with pytest.raises(OSError, match="No such file|Permission denied"):
+        with pytest.raises(OSError, match=r"No such file|Permission denied"):
             await mesh.ask("list", path=str(hidden))
-    with pytest.raises(OSError, match="Read-only|Permission denied"):
+    with pytest.raises(OSError, match=r"Read-only|Permission denied"):
         await mesh.ask("write", path=str(mesh.manifests / "x"), text="x")
 
     assert await mesh.stop() == 0
     await eventually(lambda: not leftovers(mesh.base), "something is left")
+
+
+async def test_what_a_killed_mesh_leaves_can_be_removed_by_its_user(mesh: Machine) -> None:
+    volume = "volumeMounts: [{name: work, mountPath: /work}]"
+    await mesh.up(app(mesh, spec=volume, pod="volumes: [{name: work, emptyDir: {}}]") + published(mesh))
+    await mesh.ask("write", path="/work/x", text="x")
+    assert mesh.process is not None
+    os.kill(mesh.init, signal.SIGKILL)
+    await mesh.process.communicate()
+
+    remove = f"Places('test', Path({str(mesh.state_dir)!r}), Path({str(mesh.persistent_dir)!r})).remove(volumes=True)"
+    program = f"from pathlib import Path\nfrom tulle.local.places import Places\n{remove}"
+    process = await asyncio.create_subprocess_exec(
+        *mesh.as_user, sys.executable, "-c", program, cwd=REPOSITORY
+    )
+    await process.wait()
+
+    assert not mesh.state_dir.exists()
+    assert not mesh.persistent_dir.exists()
 
 
 @pytest.mark.skipif(OURS is None, reason="tulle-proxy is not built")

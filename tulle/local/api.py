@@ -57,7 +57,8 @@ class Api:
             ("/v1/stop", self.stop, "POST"),
         ]
         return Starlette(
-            routes=[Route(path, _answered(handler), methods=[method]) for path, handler, method in routes]
+            routes=[Route(path, _answered(handler), methods=[method]) for path, handler, method in routes],
+            exception_handlers={Exception: _failed},
         )
 
     async def watch(self, _: Request) -> Response:
@@ -141,6 +142,11 @@ def _answered(handler: Handler) -> Handler:
             return JSONResponse({"error": str(error)}, 409)
 
     return answer
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """Name a mistake of ours; the server writes all of it into the log."""
+    return JSONResponse({"error": repr(error)}, 500)
 
 
 def _done(problems: tuple[Problem, ...] = ()) -> Response:

@@ -8,12 +8,14 @@ from typing import TypeVar
 import httpx2
 import msgspec
 
-from tulle.model.errors import MeshError, NotFound, NotRunning, PeerError
+from tulle.model.errors import BugError, MeshError, NotFound, NotRunning, PeerError
 
 Shape = TypeVar("Shape")
 
 ANSWER_S = 30
 """Far more than any answer takes; a hung process must not hang the command line."""
+LOGS = {"supervisor": "supervisor.log", "controller": "linkerd/mesh/controller.log"}
+"""Where each process writes down what it does, for who reads an error to look on."""
 
 
 class Refusal(msgspec.Struct):
@@ -28,12 +30,14 @@ class Client:
     def __init__(self, mesh: str, socket: Path) -> None:
         self._mesh = mesh
         self._socket = socket
+        self._process = socket.stem
+        self._log = socket.parent / "logs" / LOGS.get(self._process, "")
 
     async def get(self, path: str, shape: type[Shape], query: Mapping[str, str] | None = None) -> Shape:
         """Ask for something.
 
         Raises:
-            NotRunning: nobody listens.
+            NotRunning: nobody listens at the supervisor's socket.
             NotFound: what the path names is not in the mesh.
             MeshError: the mesh says no.
             PeerError: the answer has another shape.
@@ -52,7 +56,7 @@ class Client:
             client.stream("GET", f"http://mesh{path}", params=dict(query)) as response,
         ):
             if response.status_code >= 400:
-                refuse(response.status_code, await response.aread())
+                self._refuse(response.status_code, await response.aread())
             async for chunk in response.aiter_text():
                 yield chunk
 
@@ -64,8 +68,27 @@ class Client:
                 method, f"http://mesh{path}", params=query, content=content, headers=headers
             )
             if response.status_code >= 400:
-                refuse(response.status_code, response.content)
+                self._refuse(response.status_code, response.content)
             return response.content
+
+    def _refuse(self, status: int, content: bytes) -> None:
+        """Raise the error that an answer is about."""
+        try:
+            text = msgspec.json.decode(content, type=Refusal).error
+        except msgspec.MsgspecError:
+            text = ""
+        if status >= 500 and status != httpx2.codes.SERVICE_UNAVAILABLE:
+            raise BugError(f"the {self._process} failed ({text or status}); the reason is in {self._log}")
+        raise (NotFound if status == 404 else MeshError)(text or f"the {self._process} answered {status}")
+
+    def _away(self) -> MeshError:
+        """Return what it means that nobody listens."""
+        if self._process == "supervisor":
+            return NotRunning(f'no mesh called "{self._mesh}" answers; start one with: tulle up')
+        return MeshError(
+            f'the {self._process} of "{self._mesh}" does not answer; a mesh without a meshed pod has none, '
+            f"and one that has just ended is being started again; see {self._log}"
+        )
 
     @asynccontextmanager
     async def _connected(self, limit_s: float | None) -> AsyncIterator[httpx2.AsyncClient]:
@@ -80,20 +103,15 @@ class Client:
         try:
             yield
         except httpx2.ConnectError as error:
-            raise NotRunning(f'no mesh called "{self._mesh}" answers; start one with: tulle up') from error
+            raise self._away() from error
         except httpx2.TimeoutException as error:
-            raise MeshError(f"{self._socket.name} did not answer within {ANSWER_S} s") from error
+            raise MeshError(
+                f"the {self._process} did not answer within {ANSWER_S} s; see {self._log}"
+            ) from error
         except httpx2.TransportError as error:
-            raise MeshError(f"{self._socket.name} broke off in the middle of an answer") from error
-
-
-def refuse(status: int, content: bytes) -> None:
-    """Raise the error that an answer is about."""
-    try:
-        text = msgspec.json.decode(content, type=Refusal).error
-    except msgspec.MsgspecError:
-        text = content.decode(errors="replace")[:500]
-    raise (NotFound if status == 404 else MeshError)(text or f"the mesh answered {status}")
+            raise MeshError(
+                f"the {self._process} ended in the middle of an answer; try again, and see {self._log}"
+            ) from error
 
 
 def decoded(content: bytes, shape: type[Shape]) -> Shape:

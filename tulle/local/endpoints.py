@@ -59,7 +59,7 @@ def pods_behind(service: Service, pods: Iterable[PodFacts]) -> tuple[PodFacts, .
         for pod in pods
         if pod.namespace == service.meta.namespace
         and pod.addresses
-        and (pod.ready and not pod.terminating or service.publish_not_ready)
+        and ((pod.ready and not pod.terminating) or service.publish_not_ready)
         and all(pod.labels.get(key) == value for key, value in service.selector.items())
     )
     return tuple(sorted(found, key=lambda pod: pod.name))

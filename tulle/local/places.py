@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,11 @@ class Places:
         """What the supervisor says."""
         return self.state / "logs" / "supervisor.log"
 
+    @property
+    def failed_start(self) -> Path:
+        """What the supervisor said the last time that it did not start; the state folder is gone then."""
+        return self.persistent / "failed-start.log"
+
     def make(self) -> None:
         """Create the folders, for nobody else to look into.
 
@@ -119,9 +125,21 @@ class Places:
 
     def remove(self, *, volumes: bool) -> None:
         """Remove the state folder and, if wanted, what was to outlive it."""
-        shutil.rmtree(self.state, ignore_errors=True)
-        if volumes:
-            shutil.rmtree(self.persistent, ignore_errors=True)
+        for folder in (self.state, *((self.persistent,) if volumes else ())):
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists() and os.geteuid() != 0:
+                # Pods of a plain user write files with his subordinate ids, which only these may remove.
+                command = [
+                    "unshare",
+                    "--user",
+                    "--map-root-user",
+                    "--map-auto",
+                    "rm",
+                    "-rf",
+                    "--",
+                    str(folder),
+                ]
+                subprocess.run(command, check=False, capture_output=True)
 
 
 def places(name: str, environment: Mapping[str, str]) -> Places:

@@ -313,7 +313,7 @@ class LocalPod:
             self.order.spec,
             self.order.face(self.addresses),
             self._settings,
-            base={"PATH": self._ground.path, "HOME": "/tmp", "LANG": "C.UTF-8"},  # noqa: S108 (its own)
+            base={"PATH": self._ground.path, "HOME": "/tmp", "LANG": "C.UTF-8"},
             links=self._links,
         )
 

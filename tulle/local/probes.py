@@ -105,8 +105,11 @@ async def connect(
     except BaseException:
         opened.close()
         raise
-    # A probe asks whether something answers, not who it is.
-    context = ssl._create_unverified_context() if tls else None
+    context = None
+    if tls:
+        # A probe asks whether something answers, not who it is.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return await asyncio.open_connection(
         sock=opened, ssl=context, server_hostname="" if tls else None, limit=MAX_HEAD
     )

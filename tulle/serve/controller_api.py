@@ -66,7 +66,8 @@ def build(parts: Parts) -> Starlette:
             Route("/v1/identity", api.identity),
             Route("/v1/identity/rotate", api.rotate, methods=["POST"]),
             Route("/v1/identity/recover", api.recover, methods=["POST"]),
-        ]
+        ],
+        exception_handlers={Exception: _failed},
     )
 
 
@@ -235,6 +236,11 @@ def _json(body: object, status: int = 200) -> Response:
 
 def _error(status: int, text: str) -> Response:
     return _json({"error": text}, status)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """Name a mistake of ours; the server writes all of it into the log."""
+    return _error(500, repr(error))
 
 
 def _not_ready() -> Response:

@@ -235,6 +235,12 @@ class Supervisor:
         await _HttpServer(config).serve(sockets=[listener])
 
 
+def run(settings: Settings, process: StateFile) -> None:
+    """Run a mesh until it is stopped; `process` is what to write down about us."""
+    log.configure()
+    asyncio.run(Supervisor(settings, process).run())
+
+
 async def _name_sockets(spawner: Spawner, bridge: Bridge) -> list[socket.socket]:
     """Open the sockets at which pods ask for names."""
     sockets: list[socket.socket] = []

@@ -3,7 +3,6 @@
 What it is inside of them is in `inside`, which is loaded only there: the first of the two should cost nothing.
 """
 
-import asyncio
 import os
 import resource
 import sys
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         from tulle.serve import inside
 
-        asyncio.run(inside.Supervisor(chosen, process).run())
+        inside.run(chosen, process)
     except* TulleError as errors:
         print(*_leaves(errors), sep="\n", file=sys.stderr)  # noqa: T201 (whoever started us shows it)
         code = 1

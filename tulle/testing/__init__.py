@@ -79,15 +79,19 @@ class LiveMesh:
 
     def __init__(self, home: Path) -> None:
         self.folder = home / "manifests"
-        self.api = Mesh(
-            f"t{os.getpid()}-{next(COUNTER)}", environment={**os.environ, "TULLE_STATE_DIR": str(home / "s")}
-        )
+        self._environment = {**os.environ, "TULLE_STATE_DIR": str(home / "s")}
+        self.api = Mesh(f"t{os.getpid()}-{next(COUNTER)}", environment=self._environment)
         self._denied = itertools.count(1)
 
     @property
     def name(self) -> str:
         """The mesh's name."""
         return self.api.name
+
+    def tell(self, **settings: str) -> None:
+        """Set variables of the environment in which it will be started."""
+        self._environment |= settings
+        self.api = Mesh(self.name, environment=self._environment)
 
     async def up(
         self,

@@ -3,11 +3,13 @@
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 
 /// What a mistake is answered with.
 pub const HELP: &str = "\
 Usage: tulle-load origin [--http1 ADDRESS]… [--grpc ADDRESS]… [--tcp ADDRESS]… [--slow ADDRESS --slow-ms MS]
        tulle-load run --protocol http1|grpc|tcp --target ADDRESS [OPTIONS]
+       tulle-load watch --target ADDRESS --path PATH --message HEX --subscribers N
 
 origin answers with as many bytes as the request asks for. SIGUSR1 makes the HTTP/1 server at --slow wait
 before each answer, SIGUSR2 ends that.
@@ -23,6 +25,8 @@ run prints {\"event\":\"begin\"} and {\"event\":\"end\"} around what it measures
   --idle N          hold so many more connections, each after one request
   --host NAME       the name to ask for [the target]
   --seed N          of the arrivals [1]
+
+watch opens so many connections with the same gRPC stream on each, and prints when messages have reached all.
 ";
 
 /// What to do.
@@ -32,6 +36,21 @@ pub enum Command {
     Origin(Listen),
     /// Make requests.
     Run(Load),
+    /// Follow a stream.
+    Watch(Watch),
+}
+
+/// Which stream to follow.
+#[derive(Debug, PartialEq)]
+pub struct Watch {
+    /// Whom to ask.
+    pub target: SocketAddr,
+    /// The gRPC method.
+    pub path: String,
+    /// The request with its prefix.
+    pub message: Bytes,
+    /// How many follow it.
+    pub subscribers: usize,
 }
 
 /// Where the origin listens.
@@ -95,7 +114,8 @@ impl Command {
         match arguments.next().as_deref() {
             Some("origin") => origin(arguments).map(Self::Origin),
             Some("run") => load(arguments).map(Self::Run),
-            Some(other) => bail!("{other:?} is neither origin nor run"),
+            Some("watch") => watch(arguments).map(Self::Watch),
+            Some(other) => bail!("{other:?} is none of origin, run and watch"),
             None => bail!("what to do is missing"),
         }
     }
@@ -164,6 +184,37 @@ fn load(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Load> {
     Ok(load)
 }
 
+fn watch(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Watch> {
+    let (mut target, mut path, mut message, mut subscribers) = (None, None, None, None);
+    while let Some(flag) = arguments.next() {
+        match flag.as_str() {
+            "--target" => target = Some(value(&flag, &mut arguments)?),
+            "--path" => path = Some(value(&flag, &mut arguments)?),
+            "--message" => message = Some(grpc_message(&value::<String>(&flag, &mut arguments)?)?),
+            "--subscribers" => subscribers = Some(value(&flag, &mut arguments)?),
+            _ => bail!("unknown flag {flag}"),
+        }
+    }
+    Ok(Watch {
+        target: target.context("--target is missing")?,
+        path: path.context("--path is missing")?,
+        message: message.context("--message is missing")?,
+        subscribers: subscribers.context("--subscribers is missing")?,
+    })
+}
+
+/// Decode a message written as hexadecimal digits and put its prefix before it.
+fn grpc_message(digits: &str) -> anyhow::Result<Bytes> {
+    let body = digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
+        .collect::<anyhow::Result<Vec<u8>>>()
+        .context("--message must be hexadecimal digits")?;
+    let length = u32::try_from(body.len())?.to_be_bytes();
+    Ok([&[0], &length[..], &body].concat().into())
+}
+
 impl FromStr for Protocol {
     type Err = anyhow::Error;
 
@@ -213,6 +264,13 @@ mod tests {
         assert_eq!(load.requests, Some(9));
         assert_eq!(load.warmup, Duration::ZERO);
         assert_eq!(load.host, "127.0.0.1:80");
+    }
+
+    #[test]
+    fn a_message_gets_the_prefix_of_grpc() {
+        let message = grpc_message("0aff").unwrap();
+
+        assert_eq!(message.as_ref(), [0, 0, 0, 0, 2, 0x0a, 0xff]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod record;
 mod run;
 mod schedule;
 mod timer;
+mod watch;
 mod wire;
 
 use std::process::ExitCode;
@@ -43,5 +44,6 @@ fn serve(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Origin(listen) => runtime.block_on(origin::run(listen)),
         Command::Run(load) => runtime.block_on(run::run(load)),
+        Command::Watch(watch) => runtime.block_on(watch::run(watch)),
     }
 }

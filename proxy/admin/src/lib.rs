@@ -12,7 +12,10 @@ use tokio::net::TcpStream;
 use tulle_config::Config;
 use tulle_core::{ClientTls, Id, NoTls};
 use tulle_discovery::{Discovery, ServerState, View};
-use tulle_http::{Trigger, http1::{self, Http1Options}};
+use tulle_http::{
+    Trigger,
+    http1::{self, Http1Options},
+};
 use tulle_metrics::Registry;
 use tulle_tls::{Hello, Io, Store};
 use tulle_transport::{AcceptedOptions, ListenOptions, accept, listen};
@@ -67,7 +70,11 @@ impl Admin {
         let policy = parts.discovery.server(parts.config.admin_listen.port());
         let ports = parts.config.inbound.ports.iter();
         let ports = ports.map(|port| parts.discovery.server(*port)).collect();
-        Rc::new(Self { ports, policy, parts })
+        Rc::new(Self {
+            ports,
+            policy,
+            parts,
+        })
     }
 
     /// Accept connections until the listener breaks.
@@ -104,13 +111,17 @@ impl Admin {
                 (Io::from(io), ClientTls::None(why))
             }
             Ok(Hello::Tls { sni, io }) => {
-                let Some(credentials) = self.parts.store.current() else { return };
+                let Some(credentials) = self.parts.store.current() else {
+                    return;
+                };
                 if sni.as_deref() != credentials.name().map(Id::as_str) {
                     return;
                 }
                 match tulle_tls::accept(io, &credentials).await {
                     Ok(accepted) => {
-                        let tls = ClientTls::Established { client_id: accepted.client_id };
+                        let tls = ClientTls::Established {
+                            client_id: accepted.client_id,
+                        };
                         (Io::from(accepted.io), tls)
                     }
                     Err(error) => {

@@ -47,7 +47,9 @@ impl AdminService {
             ));
         };
         let matched = policy.route(&Facts::of(request))?;
-        policy.authorize_request(&matched, self.client, &self.tls).map(drop)
+        policy
+            .authorize_request(&matched, self.client, &self.tls)
+            .map(drop)
     }
 
     async fn answer(&self, request: Request) -> Response {
@@ -96,7 +98,9 @@ impl AdminService {
 /// The whole body, if it is not too long to be a filter.
 async fn collect(mut body: Body) -> Option<Bytes> {
     let mut bytes = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+    while let Some(frame) =
+        std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
+    {
         if let Ok(data) = frame.ok()?.into_data() {
             if bytes.len() + data.len() > MAX_FILTER {
                 return None;
@@ -111,8 +115,9 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
     let text = text.into();
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

@@ -20,15 +20,40 @@ pub(crate) struct Handed {
 impl Handed {
     /// Take the socket out of this shard's reactor.
     pub(crate) fn new(direction: Direction, accepted: Accepted) -> std::io::Result<Self> {
-        let Accepted { io, peer, local, orig_dst } = accepted;
-        Ok(Self { direction, socket: io.into_std()?, peer, local, orig_dst })
+        let Accepted {
+            io,
+            peer,
+            local,
+            orig_dst,
+        } = accepted;
+        Ok(Self {
+            direction,
+            socket: io.into_std()?,
+            peer,
+            local,
+            orig_dst,
+        })
     }
 
     /// Put it into this shard's.
     pub(crate) fn take(self) -> std::io::Result<(Direction, Accepted)> {
-        let Self { direction, socket, peer, local, orig_dst } = self;
+        let Self {
+            direction,
+            socket,
+            peer,
+            local,
+            orig_dst,
+        } = self;
         let io = TcpStream::from_std(socket)?;
-        Ok((direction, Accepted { io, peer, local, orig_dst }))
+        Ok((
+            direction,
+            Accepted {
+                io,
+                peer,
+                local,
+                orig_dst,
+            },
+        ))
     }
 }
 

@@ -43,15 +43,20 @@ impl Control {
     /// Start the thread and wait until discovery can be asked.
     pub(crate) fn start(parts: Parts) -> Result<Self, AppError> {
         let (started, discovery) = mpsc::channel();
-        let thread =
-            thread::Builder::new().name("control".to_owned()).spawn(move || run(parts, &started))?;
-        let discovery = discovery.recv().map_err(|_| AppError::ThreadEnded("control"))??;
+        let thread = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || run(parts, &started))?;
+        let discovery = discovery
+            .recv()
+            .map_err(|_| AppError::ThreadEnded("control"))??;
         Ok(Self { discovery, thread })
     }
 
     /// Wait until the data path has been drained.
     pub(crate) fn join(self) -> Result<(), AppError> {
-        self.thread.join().map_err(|_| AppError::ThreadEnded("control"))
+        self.thread
+            .join()
+            .map_err(|_| AppError::ThreadEnded("control"))
     }
 }
 
@@ -68,7 +73,14 @@ async fn serve(
     runtime: &LocalRuntime,
     started: &mpsc::Sender<Result<Discovery, AppError>>,
 ) {
-    let Parts { config, registry, store, reload, drain, ended } = parts;
+    let Parts {
+        config,
+        registry,
+        store,
+        reload,
+        drain,
+        ended,
+    } = parts;
     let handle = runtime.handle();
     let workload = &config.policy_workload;
     let identity = Identity::new(&config.identity, workload, &store, &registry);

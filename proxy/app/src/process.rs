@@ -12,7 +12,9 @@ pub(crate) fn start_log(config: &Config) -> Reload {
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("warn"));
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     match config.log_format {
         LogFormat::Plain => registry.with(layer).init(),
         LogFormat::Json => registry.with(layer.json()).init(),
@@ -30,10 +32,21 @@ pub(crate) fn register(registry: &Registry) {
         Kind::Gauge,
         move || started,
     );
-    gauge("process_clock_time_seconds", "Unix time.", seconds_since_epoch);
-    gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes);
+    gauge(
+        "process_clock_time_seconds",
+        "Unix time.",
+        seconds_since_epoch,
+    );
+    gauge(
+        "process_resident_memory_bytes",
+        "Resident memory.",
+        resident_bytes,
+    );
     gauge("process_open_fds", "Open descriptors.", || {
-        #[expect(clippy::cast_precision_loss, reason = "descriptors are counted in thousands")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "descriptors are counted in thousands"
+        )]
         fs::read_dir("/proc/self/fd").map_or(0.0, |entries| entries.count() as f64)
     });
     registry.sampled(
@@ -45,19 +58,33 @@ pub(crate) fn register(registry: &Registry) {
     let labels = Labels::none()
         .with("vendor", "tulle")
         .with("version", env!("CARGO_PKG_VERSION"))
-        .with("profile", if cfg!(debug_assertions) { "debug" } else { "release" });
-    registry.gauge("proxy_build_info", "What this binary is.", &labels).set(1.0);
+        .with(
+            "profile",
+            if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            },
+        );
+    registry
+        .gauge("proxy_build_info", "What this binary is.", &labels)
+        .set(1.0);
 }
 
 fn seconds_since_epoch() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |age| age.as_secs_f64())
 }
 
 /// proc(5): the second field of statm is the resident set in pages.
 fn resident_bytes() -> f64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: f64 =
-        statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    let pages: f64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "page sizes are small")]
     let page = rustix::param::page_size() as f64;
     pages * page
@@ -74,7 +101,10 @@ fn cpu_seconds() -> f64 {
         .take(2)
         .filter_map(|field| field.parse::<f64>().ok())
         .sum();
-    #[expect(clippy::cast_precision_loss, reason = "ticks per second are about a hundred")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "ticks per second are about a hundred"
+    )]
     let per_second = rustix::param::clock_ticks_per_second() as f64;
     ticks / per_second
 }

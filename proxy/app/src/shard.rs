@@ -44,7 +44,13 @@ struct Shard {
 
 impl Shard {
     fn new(parts: Parts) -> Self {
-        let Parts { config, registry, store, discovery, drain } = parts;
+        let Parts {
+            config,
+            registry,
+            store,
+            discovery,
+            drain,
+        } = parts;
         Self {
             drain: drain.clone(),
             inbound: tulle_inbound::Shard::new(tulle_inbound::Parts {
@@ -118,7 +124,10 @@ pub(crate) fn lead(
             () = signaled.signaled() => return Ok(()),
         }
         let shard = Shard::new(parts);
-        let turns = Rc::new(Turns { next: Cell::new(0), others });
+        let turns = Rc::new(Turns {
+            next: Cell::new(0),
+            others,
+        });
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
@@ -170,5 +179,7 @@ async fn wait_for_certificate(store: Store) {
 }
 
 pub(crate) fn runtime() -> io::Result<LocalRuntime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build_local(tokio::runtime::LocalOptions::default())
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
 }

@@ -49,7 +49,10 @@ impl Default for Rules {
             outgoing_proxy_port: 4140,
             proxy_uid: 2102,
             mark: None,
-            inbound_ignored: vec![Ports { first: 4190, last: 4191 }],
+            inbound_ignored: vec![Ports {
+                first: 4190,
+                last: 4191,
+            }],
             outbound_ignored: Vec::new(),
             subnets_ignored: Vec::new(),
             inbound_redirected: Vec::new(),
@@ -66,7 +69,10 @@ struct Ports {
 
 /// Load the rules, or print them.
 pub fn run(arguments: &[String]) -> anyhow::Result<()> {
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
         print!("{HELP}");
         return Ok(());
     }
@@ -87,7 +93,9 @@ fn load(rules: &str) -> anyhow::Result<()> {
         .spawn()
         .context("nft does not start; install the package nftables")?;
     let mut stdin = nft.stdin.take().context("nft has no standard input")?;
-    stdin.write_all(rules.as_bytes()).context("nft did not take the rules")?;
+    stdin
+        .write_all(rules.as_bytes())
+        .context("nft did not take the rules")?;
     drop(stdin);
     let output = nft.wait_with_output().context("nft did not end")?;
     if !output.status.success() {
@@ -113,10 +121,16 @@ impl Rules {
                 Some((flag, value)) => (flag, value.to_owned()),
                 None => (
                     argument.as_str(),
-                    rest.next().with_context(|| format!("{argument} needs a value"))?.clone(),
+                    rest.next()
+                        .with_context(|| format!("{argument} needs a value"))?
+                        .clone(),
                 ),
             };
-            let number = || value.parse().with_context(|| format!("{flag}: {value:?} is no number"));
+            let number = || {
+                value
+                    .parse()
+                    .with_context(|| format!("{flag}: {value:?} is no number"))
+            };
             match flag {
                 "--incoming-proxy-port" => rules.incoming_proxy_port = port(flag, &value)?,
                 "--outgoing-proxy-port" => rules.outgoing_proxy_port = port(flag, &value)?,
@@ -150,7 +164,11 @@ impl Rules {
             Some(ports) => format!("tcp dport {ports}"),
             None => "meta l4proto tcp".to_owned(),
         };
-        let _ = writeln!(text, "    {only} redirect to :{}\n  }}", self.incoming_proxy_port);
+        let _ = writeln!(
+            text,
+            "    {only} redirect to :{}\n  }}",
+            self.incoming_proxy_port
+        );
 
         text.push_str("  chain outbound {\n    type nat hook output priority -100\n");
         let _ = writeln!(text, "    meta skuid {} return", self.proxy_uid);
@@ -159,7 +177,11 @@ impl Rules {
         }
         text.push_str("    oifname \"lo\" return\n");
         ignore(&mut text, &self.outbound_ignored);
-        let _ = writeln!(text, "    meta l4proto tcp redirect to :{}\n  }}\n}}", self.outgoing_proxy_port);
+        let _ = writeln!(
+            text,
+            "    meta l4proto tcp redirect to :{}\n  }}\n}}",
+            self.outgoing_proxy_port
+        );
         text
     }
 }
@@ -218,12 +240,17 @@ fn ports(flag: &str, list: &str) -> anyhow::Result<Vec<Ports>> {
 
 fn subnets(flag: &str, list: &str) -> anyhow::Result<Vec<ipnet::IpNet>> {
     items(list)
-        .map(|item| item.parse().with_context(|| format!("{flag}: {item:?} is no network")))
+        .map(|item| {
+            item.parse()
+                .with_context(|| format!("{flag}: {item:?} is no network"))
+        })
         .collect()
 }
 
 fn items(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').map(str::trim).filter(|item| !item.is_empty())
+    list.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]

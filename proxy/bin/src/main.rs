@@ -40,7 +40,9 @@ fn main() -> ExitCode {
             Some(Ok(workers)) if workers > 0 && arguments.len() == 2 => serve(Some(workers)),
             _ => misuse("--workers needs a number of at least 1"),
         },
-        Some(other) => misuse(&format!("unknown argument {other:?}; see tulle-proxy --help")),
+        Some(other) => misuse(&format!(
+            "unknown argument {other:?}; see tulle-proxy --help"
+        )),
     }
 }
 

@@ -48,6 +48,9 @@ impl DefaultPolicy {
     /// Whether the cluster's networks must be known for it to mean anything.
     #[must_use]
     pub const fn needs_cluster_networks(self) -> bool {
-        matches!(self, Self::ClusterAuthenticated | Self::ClusterUnauthenticated | Self::Audit)
+        matches!(
+            self,
+            Self::ClusterAuthenticated | Self::ClusterUnauthenticated | Self::Audit
+        )
     }
 }

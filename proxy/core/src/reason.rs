@@ -132,9 +132,13 @@ impl Reason {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RouteNotFound => StatusCode::NOT_FOUND,
-            Self::Unauthorized | Self::PortUndefined | Self::AddressRefused => StatusCode::FORBIDDEN,
+            Self::Unauthorized | Self::PortUndefined | Self::AddressRefused => {
+                StatusCode::FORBIDDEN
+            }
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::PolicyUnknown | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::PolicyUnknown | Self::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::FailFast | Self::NoEndpoints | Self::ConnectTimeout | Self::Timeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -208,7 +212,11 @@ impl Refusal {
     /// A refusal with the status that belongs to its reason.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), status: None }
+        Self {
+            reason,
+            message: message.into(),
+            status: None,
+        }
     }
 
     /// The HTTP status to answer with.

@@ -34,7 +34,7 @@ use tokio::{
 };
 use tonic::body::Body;
 use tower::Service;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use tulle_config::{ClientH2, HostPort};
 
 use crate::{Dial, DialError, Dialed, backoff::Pauses, recovery::Recovery};
@@ -97,11 +97,11 @@ type Lease = Arc<AtomicUsize>;
 
 impl ControlChannel {
     /// A channel whose connections live on `runtime`. The first is opened by the first call.
-    ///
-    /// # Panics
-    ///
-    /// Never: a parsed host and port make an authority.
     #[must_use]
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "a parsed host and port make an authority"
+    )]
     pub fn new(addr: &HostPort, dial: impl Dial, windows: ClientH2, runtime: &Handle) -> Self {
         let authority = uri::Authority::try_from(addr.to_string())
             .expect("host names and addresses are checked where they are parsed");
@@ -259,18 +259,20 @@ impl<D: Dial> Connector<D> {
                 continue;
             }
             // A connection that broke at once is an attempt that failed.
-            if let Some(opened) = opened.take() {
-                if opened.elapsed() >= PROVEN {
-                    pauses.reset();
-                } else {
+            match opened.map(|opened| opened.elapsed()) {
+                Some(lived) if lived < PROVEN => {
+                    if shared.connections.lock().is_empty() {
+                        self.log.broke(&shared.authority, lived);
+                    }
                     time::sleep(pauses.next(rand::random())).await;
                 }
+                _ => pauses.reset(),
             }
             while let Err(error) = self.connect().await {
                 self.log.failed(&shared.authority, &error);
                 time::sleep(pauses.next(rand::random())).await;
             }
-            self.log.connected(&shared.authority);
+            debug!(authority = %shared.authority, "connected to the control plane");
             opened = Some(Instant::now());
             shared.room.notify_waiters();
         }
@@ -316,7 +318,7 @@ fn log_end(ended: hyper::Result<()>) {
     }
 }
 
-/// An absence is mentioned when it begins, now and then while it lasts, and when it ends.
+/// An absence is mentioned when it begins and now and then while it lasts.
 #[derive(Default)]
 struct Log {
     mentioned: Option<Instant>,
@@ -324,20 +326,24 @@ struct Log {
 
 impl Log {
     fn failed(&mut self, authority: &uri::Authority, error: &DialError) {
-        if self
-            .mentioned
-            .is_none_or(|mentioned| mentioned.elapsed() >= REMIND)
-        {
+        if self.is_due() {
             warn!(%authority, %error, "cannot connect to the control plane; trying again");
-            self.mentioned = Some(Instant::now());
         }
     }
 
-    fn connected(&mut self, authority: &uri::Authority) {
-        if self.mentioned.take().is_some() {
-            info!(%authority, "connected to the control plane again");
-        } else {
-            debug!(%authority, "connected to the control plane");
+    fn broke(&mut self, authority: &uri::Authority, lived: Duration) {
+        if self.is_due() {
+            warn!(%authority, ?lived, "the control plane ends connections at once; trying again");
         }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self
+            .mentioned
+            .is_none_or(|mentioned| mentioned.elapsed() >= REMIND);
+        if due {
+            self.mentioned = Some(Instant::now());
+        }
+        due
     }
 }

@@ -110,3 +110,81 @@ fn socket_addr(addr: &TcpAddress) -> Option<SocketAddr> {
     };
     Some(SocketAddr::new(ip, u16::try_from(addr.port).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tulle_testkit::messages::{add, endpoint, no_endpoints, remove};
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Begin,
+        Add(Vec<u8>),
+        Remove(Vec<u8>),
+        Empty,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let hosts = || proptest::collection::vec(1_u8..6, 0..4);
+        prop_oneof![
+            Just(Event::Begin),
+            Just(Event::Empty),
+            hosts().prop_map(Event::Add),
+            hosts().prop_map(Event::Remove),
+        ]
+    }
+
+    fn addr(host: u8) -> String {
+        format!("10.0.0.{host}:80")
+    }
+
+    proptest! {
+        /// Against the plainest telling of the rules.
+        #[test]
+        fn a_set_is_what_the_control_plane_said_last(events in proptest::collection::vec(event(), 0..40)) {
+            let mut set = EndpointSet::default();
+            let (mut expected, mut reset) = (std::collections::BTreeSet::new(), false);
+            for event in events {
+                let before = expected.clone();
+                let known = !set.is_unknown();
+                let (update, told) = match &event {
+                    Event::Begin => {
+                        set.begin();
+                        reset = true;
+                        continue;
+                    }
+                    Event::Add(hosts) => {
+                        if reset && !hosts.is_empty() {
+                            expected.clear();
+                        }
+                        expected.extend(hosts.iter().copied());
+                        reset &= hosts.is_empty();
+                        (add(hosts.iter().map(|host| endpoint(&addr(*host))).collect()), !hosts.is_empty())
+                    }
+                    Event::Remove(hosts) => {
+                        if !reset {
+                            expected.retain(|host| !hosts.contains(host));
+                        }
+                        let addrs: Vec<_> = hosts.iter().map(|host| addr(*host)).collect();
+                        (remove(&addrs.iter().map(String::as_str).collect::<Vec<_>>()), !reset)
+                    }
+                    Event::Empty => {
+                        expected.clear();
+                        reset = false;
+                        (no_endpoints(), true)
+                    }
+                };
+
+                let shown = set.apply(update);
+
+                prop_assert_eq!(shown.is_some(), told && (!known || expected != before));
+                if let Some(shown) = shown {
+                    let shown: Vec<_> = shown.iter().map(|endpoint| endpoint.addr.to_string()).collect();
+                    prop_assert_eq!(shown, expected.iter().map(|host| addr(*host)).collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+}

@@ -37,8 +37,9 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Remove what must not travel on: the well-known names and those that `connection` lists.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // Nearly always there is nothing to remove, since the codecs let nothing of it in.
-    let is_foreign =
-        |(name, value): (&HeaderName, &HeaderValue)| is_hop_by_hop(name) && *value != "trailers";
+    let is_foreign = |(name, value): (&HeaderName, &HeaderValue)| {
+        is_hop_by_hop(name) && !(*name == header::TE && *value == "trailers")
+    };
     if headers.iter().any(is_foreign) {
         remove_hop_by_hop(headers);
     }

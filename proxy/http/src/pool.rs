@@ -353,7 +353,10 @@ impl<C: Connect> Shared<C> {
             if connection.is_usable() {
                 return Err(error);
             }
-            self.http2.borrow_mut().connections.retain(|open| open.connection.is_usable());
+            self.http2
+                .borrow_mut()
+                .connections
+                .retain(|open| open.connection.is_usable());
             match error.request.take() {
                 // The connection was ending, which says nothing about the endpoint.
                 Some(again) if attempt < MAX_HTTP2_ATTEMPTS => {

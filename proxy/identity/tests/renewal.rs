@@ -378,6 +378,23 @@ async fn the_stream_of_bundles_is_opened_again_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_control_plane_without_trust_roots_is_asked_once() {
+    let authority = Authority::new("root");
+    let proxy = start("unimplemented", ControlPlane::new(), &authority);
+    proxy.certified(&authority, 1000 * HOUR).await;
+    let trust = proxy.plane.trust().await;
+
+    trust.fail(Status::unimplemented("")).await;
+
+    assert!(timeout(23 * HOUR, proxy.plane.trust()).await.is_err());
+    let (after, _) = proxy.certified(&authority, HOUR).await;
+    assert!(
+        after.abs_diff(HOUR) < 10 * SECOND,
+        "renewal goes on: {after:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_and_request_in_the_folder_are_used_and_nothing_is_written_there() {
     let authority = Authority::new("root");
     let key = rcgen::KeyPair::generate().unwrap();

@@ -38,7 +38,10 @@ pub(crate) async fn accept(
 ) -> Result<(), Refusal> {
     let inbound = &shard.config.inbound;
     if !inbound.is_local(target.ip()) {
-        return Err(Refusal::new(Reason::AddressRefused, "not an address of this workload"));
+        return Err(Refusal::new(
+            Reason::AddressRefused,
+            "not an address of this workload",
+        ));
     }
     if target.port() == inbound.listen.port() {
         return direct(shard, io, address, target).await;
@@ -47,7 +50,10 @@ pub(crate) async fn accept(
     let policy = port.policy().await?;
     match &policy.protocol {
         Protocol::Opaque => {
-            let peer = Peer { address, tls: ClientTls::None(NoTls::PortSkipped) };
+            let peer = Peer {
+                address,
+                tls: ClientTls::None(NoTls::PortSkipped),
+            };
             let client = Counted::new(Io::from(io), port.client_metrics(shard, &peer.tls));
             tcp::forward(shard, &port, policy, &peer, Prefixed::new(client)).await
         }
@@ -64,35 +70,62 @@ async fn direct(
     target: SocketAddr,
 ) -> Result<(), Refusal> {
     let timeout = shard.config.inbound.detect_timeout;
-    let hello = tulle_tls::read_client_hello(io, timeout).await.map_err(tls_failed)?;
+    let hello = tulle_tls::read_client_hello(io, timeout)
+        .await
+        .map_err(tls_failed)?;
     let Hello::Tls { sni, io } = hello else {
-        return Err(Refusal::new(Reason::TlsFailed, "the proxy's own port speaks mesh TLS only"));
+        return Err(Refusal::new(
+            Reason::TlsFailed,
+            "the proxy's own port speaks mesh TLS only",
+        ));
     };
     let credentials = shard.store.ready().await;
     if sni.as_deref() != credentials.name().map(Id::as_str) {
-        return Err(Refusal::new(Reason::TlsFailed, "the client asked for another name"));
+        return Err(Refusal::new(
+            Reason::TlsFailed,
+            "the client asked for another name",
+        ));
     }
-    let accepted = tulle_tls::accept(io, &credentials).await.map_err(tls_failed)?;
+    let accepted = tulle_tls::accept(io, &credentials)
+        .await
+        .map_err(tls_failed)?;
     if !accepted.transport_header {
-        return Err(Refusal::new(Reason::TlsFailed, "the client sends no transport header"));
+        return Err(Refusal::new(
+            Reason::TlsFailed,
+            "the client sends no transport header",
+        ));
     }
     if accepted.client_id.is_none() {
-        return Err(Refusal::new(Reason::Unauthorized, "the client has no certificate"));
+        return Err(Refusal::new(
+            Reason::Unauthorized,
+            "the client has no certificate",
+        ));
     }
     let mut io = Io::from(accepted.io);
     let header = read_header(&mut io, timeout).await;
     let header = header.map_err(|error| Refusal::new(Reason::TlsFailed, error.to_string()))?;
     if !header.name.is_empty() {
-        return Err(Refusal::new(Reason::RouteNotFound, "this proxy is no gateway"));
+        return Err(Refusal::new(
+            Reason::RouteNotFound,
+            "this proxy is no gateway",
+        ));
     }
     let target = SocketAddr::new(target.ip(), header.port);
     if header.port == shard.config.inbound.listen.port() {
-        return Err(Refusal::new(Reason::Loop, "the connection would come back to this proxy"));
+        return Err(Refusal::new(
+            Reason::Loop,
+            "the connection would come back to this proxy",
+        ));
     }
 
     let port = shard.port(target);
     let policy = port.policy().await?;
-    let peer = Peer { address, tls: ClientTls::Established { client_id: accepted.client_id } };
+    let peer = Peer {
+        address,
+        tls: ClientTls::Established {
+            client_id: accepted.client_id,
+        },
+    };
     let client = Prefixed::new(Counted::new(io, port.client_metrics(shard, &peer.tls)));
     match (header.session, &policy.protocol) {
         // Whatever the client's proxy calls it: on an opaque port it is bytes.
@@ -118,22 +151,34 @@ async fn redirected(
     port: Rc<Port>,
     policy: Arc<ServerPolicy>,
 ) -> Result<(), Refusal> {
-    let plain = Peer { address, tls: ClientTls::None(no_tls(address)) };
+    let plain = Peer {
+        address,
+        tls: ClientTls::None(no_tls(address)),
+    };
     let io = match wait_for_client(shard, &port, &policy, &plain, io).await? {
         Waited::Client(io) => io,
         Waited::Served => return Ok(()),
     };
     let timeout = shard.config.inbound.detect_timeout;
-    let (peer, io) = match tulle_tls::read_client_hello(io, timeout).await.map_err(tls_failed)? {
+    let (peer, io) = match tulle_tls::read_client_hello(io, timeout)
+        .await
+        .map_err(tls_failed)?
+    {
         Hello::Plain(io) => (plain, Io::from(io)),
         Hello::Tls { sni, io } => {
             let credentials = shard.store.ready().await;
             if sni.as_deref() == credentials.name().map(Id::as_str) {
-                let accepted = tulle_tls::accept(io, &credentials).await.map_err(tls_failed)?;
-                let tls = ClientTls::Established { client_id: accepted.client_id };
+                let accepted = tulle_tls::accept(io, &credentials)
+                    .await
+                    .map_err(tls_failed)?;
+                let tls = ClientTls::Established {
+                    client_id: accepted.client_id,
+                };
                 (Peer { address, tls }, Io::from(accepted.io))
             } else {
-                let tls = ClientTls::Opaque { sni: sni.unwrap_or_default() };
+                let tls = ClientTls::Opaque {
+                    sni: sni.unwrap_or_default(),
+                };
                 let peer = Peer { address, tls };
                 let client = Counted::new(
                     Io::from(io.into_prefixed()),
@@ -144,7 +189,16 @@ async fn redirected(
         }
     };
     let client = Prefixed::new(Counted::new(io, port.client_metrics(shard, &peer.tls)));
-    protocol::serve(shard, Connection { port, policy, peer, client }).await
+    protocol::serve(
+        shard,
+        Connection {
+            port,
+            policy,
+            peer,
+            client,
+        },
+    )
+    .await
 }
 
 enum Waited {
@@ -185,7 +239,11 @@ async fn wait_for_client(
 }
 
 fn no_tls(address: SocketAddr) -> NoTls {
-    if address.ip().is_loopback() { NoTls::Loopback } else { NoTls::NotFromRemote }
+    if address.ip().is_loopback() {
+        NoTls::Loopback
+    } else {
+        NoTls::NotFromRemote
+    }
 }
 
 fn tls_failed(error: impl std::error::Error) -> Refusal {

@@ -60,7 +60,9 @@ impl HttpService {
             .authorize_request(&matched, self.peer.address.ip(), &self.peer.tls)
             .map_err(Answer::Refuse)?;
         if !matched.filters().is_empty() {
-            apply_request(matched.filters(), matched.path, request, || self.shard.random())?;
+            apply_request(matched.filters(), matched.path, request, || {
+                self.shard.random()
+            })?;
         }
         Ok(permit)
     }
@@ -123,7 +125,8 @@ impl HttpService {
 
     fn note(&self, refusal: &Refusal) {
         self.shard.refused(refusal);
-        self.port.refused(&self.shard, &self.peer.tls, refusal.reason);
+        self.port
+            .refused(&self.shard, &self.peer.tls, refusal.reason);
         tracing::debug!(
             client = %self.peer.address,
             target = %self.port.target,

@@ -21,7 +21,12 @@ pub use crate::shard::{Parts, Shard};
 
 /// Serve one connection until it ends.
 pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
-    let Accepted { io, peer, local, orig_dst } = accepted;
+    let Accepted {
+        io,
+        peer,
+        local,
+        orig_dst,
+    } = accepted;
     let target = orig_dst.unwrap_or(local);
     if let Err(refusal) = accept::accept(&shard, io, peer, target).await {
         tracing::debug!(

@@ -98,7 +98,9 @@ impl AdmittedCache {
         grant: &Arc<Grant>,
     ) -> Rc<Admitted> {
         let mut cache = self.0.borrow_mut();
-        let known = cache.iter().find(|(known, admitted)| admitted.is_for(grant) && known == tls);
+        let known = cache
+            .iter()
+            .find(|(known, admitted)| admitted.is_for(grant) && known == tls);
         if let Some((_, admitted)) = known {
             return admitted.clone();
         }
@@ -162,6 +164,8 @@ impl Observer for Following {
         let ended = self.facts.end(&end);
         let latency = self.first_data.get().unwrap_or(now) - self.arrived;
         self.admitted.requests.end(ended, latency);
-        self.admitted.statuses(self.grpc).end(ended, now - self.arrived);
+        self.admitted
+            .statuses(self.grpc)
+            .end(ended, now - self.arrived);
     }
 }

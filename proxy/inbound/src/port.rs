@@ -86,7 +86,12 @@ impl Port {
     }
 
     /// The handles that count the requests of one kind of client.
-    pub(crate) fn admitted(&self, shard: &Shard, tls: &ClientTls, grant: &Arc<Grant>) -> Rc<Admitted> {
+    pub(crate) fn admitted(
+        &self,
+        shard: &Shard,
+        tls: &ClientTls,
+        grant: &Arc<Grant>,
+    ) -> Rc<Admitted> {
         self.admitted.get(shard, self, tls, grant)
     }
 
@@ -98,18 +103,27 @@ impl Port {
             _ => return,
         };
         let labels = self.server_labels(shard);
-        shard.registry.counter(name, help, &client_tls_labels(&labels, tls)).inc();
+        shard
+            .registry
+            .counter(name, help, &client_tls_labels(&labels, tls))
+            .inc();
     }
 
     /// Count a connection that was, or no longer is, let in as a whole.
     pub(crate) fn count_connection(&self, shard: &Shard, tls: &ClientTls, name: &'static str) {
         let labels = self.server_labels(shard);
         let help = "Connections by what authorization said of them.";
-        shard.registry.counter(name, help, &client_tls_labels(&labels, tls)).inc();
+        shard
+            .registry
+            .counter(name, help, &client_tls_labels(&labels, tls))
+            .inc();
     }
 
     fn server_labels(&self, shard: &Shard) -> Labels {
-        let meta = self.policy_now().map(|policy| policy.meta.clone()).unwrap_or_default();
+        let meta = self
+            .policy_now()
+            .map(|policy| policy.meta.clone())
+            .unwrap_or_default();
         target_labels(&shard.labels, self.target)
             .with("srv_group", &meta.group)
             .with("srv_kind", &meta.kind)
@@ -146,7 +160,9 @@ impl Application {
     fn new(shard: &Shard, target: SocketAddr) -> Self {
         let inbound = &shard.config.inbound;
         let labels = target_labels(&shard.labels.with("peer", "dst"), target);
-        let labels: Labels = labels.with("tls", "no_identity").with("no_tls_reason", "loopback");
+        let labels: Labels = labels
+            .with("tls", "no_identity")
+            .with("no_tls_reason", "loopback");
         Self {
             target,
             options: ConnectOptions {

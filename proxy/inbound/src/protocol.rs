@@ -26,7 +26,12 @@ pub(crate) struct Connection {
 
 /// Serve by the port's protocol, detecting it where policy says so.
 pub(crate) async fn serve(shard: &Rc<Shard>, connection: Connection) -> Result<(), Refusal> {
-    let Connection { port, policy, peer, mut client } = connection;
+    let Connection {
+        port,
+        policy,
+        peer,
+        mut client,
+    } = connection;
     let detected = match &policy.protocol {
         // What makes no sense authorizes nobody, whatever it is forwarded as.
         Protocol::Opaque | Protocol::Tls | Protocol::Invalid(_) => Detected::NotHttp,
@@ -89,16 +94,26 @@ pub(crate) async fn first(
     peer: &Peer,
     spoken: impl Future<Output = io::Result<bool>>,
 ) -> Result<First<tcp::Leg>, Refusal> {
-    let patience = shard.server_first.borrow().patience(port.target, Instant::now());
+    let patience = shard
+        .server_first
+        .borrow()
+        .patience(port.target, Instant::now());
     let limit = shard.config.inbound.detect_timeout;
     let open = async {
-        let permit = policy.authorize_connection(peer.address.ip(), &peer.tls).ok()?;
+        let permit = policy
+            .authorize_connection(peer.address.ip(), &peer.tls)
+            .ok()?;
         tcp::open(port, permit).await.ok()
     };
-    let first = first_speaker(spoken, patience, limit, open).await.map_err(|error| client_lost(&error))?;
+    let first = first_speaker(spoken, patience, limit, open)
+        .await
+        .map_err(|error| client_lost(&error))?;
     match &first {
         First::Server(leg) => {
-            shard.server_first.borrow_mut().learn(port.target, leg.prefix(), Instant::now());
+            shard
+                .server_first
+                .borrow_mut()
+                .learn(port.target, leg.prefix(), Instant::now());
         }
         First::Nobody(None) => return Err(silent()),
         First::Nobody(Some(_)) => silence_is_tcp(policy)?,
@@ -133,13 +148,23 @@ async fn detect(
 /// A client that waits until detection gives up must not get past the routes: where they
 /// authorize, what is not known to be something else is refused.
 fn silence_is_tcp(policy: &ServerPolicy) -> Result<(), Refusal> {
-    if policy.authorizes_per_route() { Err(silent()) } else { Ok(()) }
+    if policy.authorizes_per_route() {
+        Err(silent())
+    } else {
+        Ok(())
+    }
 }
 
 fn silent() -> Refusal {
-    Refusal::new(Reason::ProtocolUnknown, "the client did not show its protocol in time")
+    Refusal::new(
+        Reason::ProtocolUnknown,
+        "the client did not show its protocol in time",
+    )
 }
 
 fn client_lost(error: &io::Error) -> Refusal {
-    Refusal::new(Reason::ConnectionLost, format!("the client's connection broke: {error}"))
+    Refusal::new(
+        Reason::ConnectionLost,
+        format!("the client's connection broke: {error}"),
+    )
 }

@@ -57,7 +57,13 @@ impl Shard {
     /// Build the half; nothing is opened yet.
     #[must_use]
     pub fn new(parts: Parts) -> Rc<Self> {
-        let Parts { config, registry, store, discovery, drain } = parts;
+        let Parts {
+            config,
+            registry,
+            store,
+            discovery,
+            drain,
+        } = parts;
         Rc::new(Self {
             http1: Http1Options::default(),
             http2: Http2Options::default(),

@@ -137,7 +137,10 @@ impl Balancer {
     async fn wait(&self, deadline: Instant, now: Instant) {
         let opens = {
             let nodes = self.nodes.borrow();
-            nodes.iter().filter_map(|node| node.gate.opens_at(now)).min()
+            nodes
+                .iter()
+                .filter_map(|node| node.gate.opens_at(now))
+                .min()
         };
         let until = opens.map_or(deadline, |at| at.min(deadline));
         match &self.source {
@@ -153,13 +156,19 @@ impl Balancer {
 
     fn refusal(&self) -> Refusal {
         let none = self.nodes.borrow().is_empty();
-        let reason = if none { Reason::NoEndpoints } else { Reason::FailFast };
+        let reason = if none {
+            Reason::NoEndpoints
+        } else {
+            Reason::FailFast
+        };
         Refusal::new(reason, "service in fail-fast")
     }
 
     /// Take over what discovery has published since the last time.
     fn take_update(&self) {
-        let Source::Watched { view, taken, name } = &self.source else { return };
+        let Source::Watched { view, taken, name } = &self.source else {
+            return;
+        };
         let generation = view.generation();
         if generation == taken.replace(generation) {
             return;
@@ -173,12 +182,12 @@ impl Balancer {
         let mut old = self.nodes.take();
         let nodes: Vec<Rc<Node>> = endpoints
             .iter()
-            .map(|endpoint| {
-                match old.iter().position(|node| node.endpoint == *endpoint) {
+            .map(
+                |endpoint| match old.iter().position(|node| node.endpoint == *endpoint) {
                     Some(index) => old.swap_remove(index),
                     None => Rc::new(node(&self.shard, endpoint, Some(name), self.ewma)),
-                }
-            })
+                },
+            )
             .collect();
         // Requests in flight keep their node; its idle connections end now.
         for gone in &old {
@@ -227,7 +236,10 @@ impl BalancerMetrics {
         metrics
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "endpoints are counted in thousands"
+    )]
     fn endpoints(&self, count: usize) {
         self.ready.set(count as f64);
     }

@@ -41,7 +41,11 @@ impl Connector {
     pub(crate) fn pool(&self) -> Pool<Self> {
         let outbound = &self.shard.config.outbound;
         let carried = self.endpoint.tls.is_some() && self.endpoint.hint == Hint::H2 && !self.local;
-        let mode = if carried { Mode::Adaptive } else { Mode::AsReceived };
+        let mode = if carried {
+            Mode::Adaptive
+        } else {
+            Mode::AsReceived
+        };
         let options = PoolOptions {
             max_idle: outbound.max_idle,
             idle_timeout: outbound.pool_idle_timeout,
@@ -82,7 +86,11 @@ impl Connector {
         let io = io.map_err(|error| refusal(error.reason(), &error))?;
         let mut io = Counted::new(Io::from(io), self.metrics.clone());
         if port.is_some() {
-            let name = self.endpoint.authority_override.as_deref().unwrap_or_default();
+            let name = self
+                .endpoint
+                .authority_override
+                .as_deref()
+                .unwrap_or_default();
             let bytes = header::encode(&Header {
                 port: self.endpoint.addr.port(),
                 name: name.to_owned(),
@@ -113,6 +121,8 @@ impl Connect for Connector {
 
     async fn connect(&self, session: tulle_http::pool::Session) -> Result<Connection, Refusal> {
         self.open(match session {
+            // Whatever this side has made of it: the other one takes the port for bytes.
+            _ if self.endpoint.hint == Hint::Opaque => Session::Opaque,
             tulle_http::pool::Session::Http1 => Session::Http1,
             tulle_http::pool::Session::Http2 => Session::Http2,
         })

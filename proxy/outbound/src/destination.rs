@@ -67,7 +67,8 @@ impl Destination {
     pub(crate) async fn ready(&self, limit: Duration) -> Result<Rc<Compiled>, Refusal> {
         let known = timeout(
             limit,
-            self.view.until(|state| (!matches!(state, OutboundState::Pending)).then_some(())),
+            self.view
+                .until(|state| (!matches!(state, OutboundState::Pending)).then_some(())),
         );
         if known.await.is_err() {
             return Err(Refusal::new(
@@ -94,11 +95,15 @@ impl Destination {
                 metrics: RefCell::default(),
             })),
             OutboundState::Refused(refusal) => Err(refusal.clone()),
-            OutboundState::Pending => {
-                Err(Refusal::new(Reason::PolicyUnknown, "the destination is not known yet"))
-            }
+            OutboundState::Pending => Err(Refusal::new(
+                Reason::PolicyUnknown,
+                "the destination is not known yet",
+            )),
         };
-        self.current.replace(Some(Current { generation, compiled: compiled.clone() }));
+        self.current.replace(Some(Current {
+            generation,
+            compiled: compiled.clone(),
+        }));
         compiled
     }
 }
@@ -127,7 +132,8 @@ impl Compiled {
 
     /// A backend that cannot be resolved is available: it fails for its share.
     fn available(&self, backend: &Arc<Backend>) -> bool {
-        self.balancer(backend).is_none_or(|balancer| !balancer.failing())
+        self.balancer(backend)
+            .is_none_or(|balancer| !balancer.failing())
     }
 
     fn balancer(&self, backend: &Arc<Backend>) -> Option<Rc<Balancer>> {
@@ -154,8 +160,11 @@ impl Compiled {
             return known.clone();
         }
         let labels = meta_labels("parent", &self.policy.meta).and(&meta_labels("route", route));
-        let (of_route, of_backend) =
-            if grpc { (&ROUTE_GRPC, &BACKEND_GRPC) } else { (&ROUTE_HTTP, &BACKEND_HTTP) };
+        let (of_route, of_backend) = if grpc {
+            (&ROUTE_GRPC, &BACKEND_GRPC)
+        } else {
+            (&ROUTE_HTTP, &BACKEND_HTTP)
+        };
         let registry = &self.shard.registry;
         let metrics = Rc::new(RouteMetrics {
             route: StatusMetrics::new(registry, of_route, labels.with("hostname", "")),

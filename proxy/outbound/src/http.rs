@@ -52,7 +52,10 @@ impl From<Answer> for Failure {
 
 impl HttpService {
     pub(crate) fn new(shard: &Rc<Shard>, destination: &Rc<Destination>) -> Rc<Self> {
-        Rc::new(Self { shard: shard.clone(), destination: destination.clone() })
+        Rc::new(Self {
+            shard: shard.clone(),
+            destination: destination.clone(),
+        })
     }
 
     async fn forward(
@@ -188,7 +191,10 @@ fn find<'a>(policy: &'a ClientPolicy, request: &Request) -> Result<RouteMatch<'a
         Protocol::Grpc(routes) => routes.find(&facts),
         Protocol::Opaque(_) | Protocol::Tls(_) => {
             // It was HTTP when the connection came; the policy has changed since.
-            Err(Refusal::new(Reason::RouteNotFound, "no route: the destination is opaque now"))
+            Err(Refusal::new(
+                Reason::RouteNotFound,
+                "no route: the destination is opaque now",
+            ))
         }
         protocol @ Protocol::Invalid(_) => Err(protocol
             .refusal()

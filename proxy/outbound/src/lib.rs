@@ -29,7 +29,12 @@ const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serve one connection until it ends.
 pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
-    let Accepted { io, peer, local, orig_dst } = accepted;
+    let Accepted {
+        io,
+        peer,
+        local,
+        orig_dst,
+    } = accepted;
     let target = orig_dst.unwrap_or(local);
     if let Err(refusal) = accept(&shard, io, local, target).await {
         tracing::debug!(
@@ -50,7 +55,10 @@ async fn accept(
     target: SocketAddr,
 ) -> Result<(), Refusal> {
     if target == local || target.ip().is_loopback() || shard.is_own_port(target) {
-        return Err(Refusal::new(Reason::Loop, "the connection would come back to this proxy"));
+        return Err(Refusal::new(
+            Reason::Loop,
+            "the connection would come back to this proxy",
+        ));
     }
     let client = Prefixed::new(Counted::new(io, shard.accepted_metrics(target)));
     let destination = shard.destination(target);

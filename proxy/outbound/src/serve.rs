@@ -87,12 +87,17 @@ async fn detect(
     let patience = shard.server_first.borrow().patience(target, Instant::now());
     let limit = shard.config.outbound.detect_timeout;
     let open = async { tcp::open(shard, compiled).await.ok() };
-    let first = first_speaker(fill(client), patience, limit, open).await.map_err(|error| client_lost(&error))?;
+    let first = first_speaker(fill(client), patience, limit, open)
+        .await
+        .map_err(|error| client_lost(&error))?;
     match first {
         First::Client => {}
         First::ClientGone => return Ok(Spoken::Nobody),
         First::Server(leg) => {
-            shard.server_first.borrow_mut().learn(target, leg.prefix(), Instant::now());
+            shard
+                .server_first
+                .borrow_mut()
+                .learn(target, leg.prefix(), Instant::now());
             return Ok(Spoken::Server(leg));
         }
         First::Nobody(Some(leg)) => return Ok(Spoken::Server(leg)),
@@ -113,5 +118,8 @@ async fn detect(
 }
 
 fn client_lost(error: &std::io::Error) -> Refusal {
-    Refusal::new(Reason::ConnectionLost, format!("the client's connection broke: {error}"))
+    Refusal::new(
+        Reason::ConnectionLost,
+        format!("the client's connection broke: {error}"),
+    )
 }

@@ -64,7 +64,13 @@ impl Shard {
     /// Build the half; nothing is opened yet.
     #[must_use]
     pub fn new(parts: Parts) -> Rc<Self> {
-        let Parts { config, registry, store, discovery, drain } = parts;
+        let Parts {
+            config,
+            registry,
+            store,
+            discovery,
+            drain,
+        } = parts;
         Rc::new(Self {
             http1: Http1Options::default(),
             http2: Http2Options::default(),
@@ -116,7 +122,11 @@ impl Shard {
 
     /// The balancer of a backend. Backends that compare equal share one, so that a policy
     /// that changes elsewhere costs no connection.
-    pub(crate) fn balancer(self: &Rc<Self>, backend: &Arc<Backend>, labels: &Labels) -> Option<Rc<Balancer>> {
+    pub(crate) fn balancer(
+        self: &Rc<Self>,
+        backend: &Arc<Backend>,
+        labels: &Labels,
+    ) -> Option<Rc<Balancer>> {
         let known = self.balancers.borrow().get(backend).and_then(Weak::upgrade);
         if known.is_some() {
             return known;
@@ -135,13 +145,22 @@ impl Shard {
     }
 
     /// The labels of what is counted per endpoint.
-    pub(crate) fn endpoint_labels(&self, endpoint: &Endpoint, authority: Option<&Arc<str>>) -> Labels {
+    pub(crate) fn endpoint_labels(
+        &self,
+        endpoint: &Endpoint,
+        authority: Option<&Arc<str>>,
+    ) -> Labels {
         let mut labels = self.labels.clone();
         if let Some(authority) = authority {
             labels = labels.with("authority", authority);
         }
         let labels = endpoint_tls_labels(&target_labels(&labels, endpoint.addr), endpoint);
-        labels.with_all(endpoint.labels.iter().map(|(key, value)| (format!("dst_{key}"), value)))
+        labels.with_all(
+            endpoint
+                .labels
+                .iter()
+                .map(|(key, value)| (format!("dst_{key}"), value)),
+        )
     }
 
     pub(crate) fn accepted_metrics(&self, target: SocketAddr) -> Rc<ConnectionMetrics> {

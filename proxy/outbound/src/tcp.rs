@@ -38,7 +38,12 @@ pub(crate) async fn open(shard: &Shard, compiled: &Compiled) -> Result<Leg, Refu
         Protocol::Opaque(routes) | Protocol::Detect { opaque: routes, .. } => routes.find()?,
         // The name that the client asks for is not looked at yet: the route of no name.
         Protocol::Tls(routes) => routes.find(None)?,
-        _ => return Err(Refusal::new(Reason::ProtocolUnknown, "the destination speaks HTTP only")),
+        _ => {
+            return Err(Refusal::new(
+                Reason::ProtocolUnknown,
+                "the destination speaks HTTP only",
+            ));
+        }
     };
     let (_, balancer) = compiled.backend(&rule.distribution)?;
     loop {

@@ -25,7 +25,11 @@ impl ConnectionMetrics {
         Rc::new(Self {
             opened: registry.counter("tcp_open", "Connections opened.", labels),
             open: registry.gauge("tcp_open_connections", "Connections open now.", labels),
-            closed: registry.counter("tcp_close", "Connections closed.", &labels.with("errno", "")),
+            closed: registry.counter(
+                "tcp_close",
+                "Connections closed.",
+                &labels.with("errno", ""),
+            ),
             read: registry.counter("tcp_read_bytes", "Bytes read from the peer.", labels),
             written: registry.counter("tcp_write_bytes", "Bytes written to the peer.", labels),
         })
@@ -49,13 +53,21 @@ impl<I> Counted<I> {
     pub fn new(io: I, metrics: Rc<ConnectionMetrics>) -> Self {
         metrics.opened.inc();
         metrics.open.inc();
-        Self { io, open: Open(metrics), _guard: () }
+        Self {
+            io,
+            open: Open(metrics),
+            _guard: (),
+        }
     }
 
     /// Let `guard` be dropped with the connection.
     #[must_use]
     pub fn guarding<G>(self, guard: G) -> Counted<I, G> {
-        Counted { io: self.io, open: self.open, _guard: guard }
+        Counted {
+            io: self.io,
+            open: self.open,
+            _guard: guard,
+        }
     }
 }
 

@@ -28,11 +28,15 @@ pub fn client_tls_labels(labels: &Labels, tls: &ClientTls) -> Labels {
 #[must_use]
 pub fn endpoint_tls_labels(labels: &Labels, endpoint: &Endpoint) -> Labels {
     match &endpoint.tls {
-        Some(target) => labels.with("tls", "true").with("server_id", target.id.as_str()),
+        Some(target) => labels
+            .with("tls", "true")
+            .with("server_id", target.id.as_str()),
         None => no_tls(labels, NoTls::NotProvidedByServiceDiscovery),
     }
 }
 
 fn no_tls(labels: &Labels, why: NoTls) -> Labels {
-    labels.with("tls", "no_identity").with("no_tls_reason", why.label())
+    labels
+        .with("tls", "no_identity")
+        .with("no_tls_reason", why.label())
 }

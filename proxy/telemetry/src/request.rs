@@ -53,13 +53,17 @@ impl RequestMetrics {
             outcomes.len() - 1
         });
         outcomes[index].responses.inc();
-        outcomes[index].latency.observe(latency.as_secs_f64() * 1000.0);
+        outcomes[index]
+            .latency
+            .observe(latency.as_secs_f64() * 1000.0);
     }
 
     /// There are few: a status that a peer makes up is still one of at most a thousand.
     fn outcome(&self, ended: Ended) -> Outcome {
         let labels = self.labels.with("status_code", &ended.status.to_string());
-        let grpc = ended.grpc_status.map_or_else(String::new, |code| code.to_string());
+        let grpc = ended
+            .grpc_status
+            .map_or_else(String::new, |code| code.to_string());
         let classification = if ended.failure { "failure" } else { "success" };
         let total = labels
             .with("classification", classification)
@@ -110,7 +114,9 @@ impl StatusMetrics {
     /// Register the family.
     #[must_use]
     pub fn new(registry: &Registry, family: &'static StatusFamily, labels: Labels) -> Self {
-        let requests = family.requests.map(|name| registry.counter(name, "Requests.", &labels));
+        let requests = family
+            .requests
+            .map(|name| registry.counter(name, "Requests.", &labels));
         Self {
             requests,
             duration: registry.histogram(
@@ -161,7 +167,8 @@ impl StatusMetrics {
         if self.family.error_label {
             labels = labels.with("error", ended.error);
         }
-        self.registry.counter(self.family.statuses, "Responses by status.", &labels)
+        self.registry
+            .counter(self.family.statuses, "Responses by status.", &labels)
     }
 }
 

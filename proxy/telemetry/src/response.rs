@@ -23,7 +23,11 @@ impl ResponseFacts {
         Self {
             status: response.status().as_u16(),
             grpc,
-            grpc_status: if grpc { grpc_status(response.headers()) } else { None },
+            grpc_status: if grpc {
+                grpc_status(response.headers())
+            } else {
+                None
+            },
         }
     }
 
@@ -73,5 +77,10 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status").map(HeaderValue::to_str)?.ok()?.parse().ok()
+    headers
+        .get("grpc-status")
+        .map(HeaderValue::to_str)?
+        .ok()?
+        .parse()
+        .ok()
 }

@@ -132,6 +132,14 @@ impl Idle {
 
 struct Connection<I>(RefCell<State<I>>);
 
+/// A response whose head is on its way.
+struct Responding {
+    body: Body,
+    outgoing: Outgoing,
+    close: bool,
+    tunnel: bool,
+}
+
 struct State<I> {
     io: Buffered<I>,
     limits: Limits,
@@ -158,9 +166,9 @@ impl<I: Stream> Connection<I> {
 
     async fn next_head(&self, options: &Http1Options, idle: &mut Idle) -> io::Result<Turn> {
         let mut since = None;
-        let turn = poll_fn(|cx| self.0.borrow_mut().poll_turn(cx, &mut since, idle)).await?;
-        if !matches!(turn, Turn::Partial) {
-            return Ok(turn);
+        match poll_fn(|cx| self.0.borrow_mut().poll_turn(cx, &mut since, idle)).await? {
+            Turn::Partial => {}
+            turn => return Ok(turn),
         }
         // Rare, so its state is not a part of every connection's.
         Box::pin(async {
@@ -172,112 +180,118 @@ impl<I: Stream> Connection<I> {
         .await
     }
 
-    /// Answer one request; returns whether another one may follow.
-    async fn exchange<S: Service>(
-        self: &Rc<Self>,
+    /// Answer one request; resolves to whether another one may follow. What is large is put
+    /// into boxes or dropped before anything is waited for, so that a connection is not as
+    /// large as a request while it is idle.
+    fn exchange<'a, S: Service>(
+        self: &'a Rc<Self>,
         head: RequestHead,
-        service: &S,
-        watch: &Watch,
-    ) -> Result<bool, ServeError> {
+        service: &'a S,
+        watch: &'a Watch,
+    ) -> impl Future<Output = Result<bool, ServeError>> + 'a {
         let answering = Answering {
             head: head.request.method() == Method::HEAD,
             http10: head.request.version() == Version::HTTP_10,
             switch: head.switch,
         };
         let keep_alive = head.keep_alive;
-        let response = self.call(head, service).await?;
-        self.respond(response, answering, keep_alive, watch).await
+        let mut call = self.call(head, service);
+        async move {
+            let mut responding = poll_fn(|cx| match call.as_mut().poll(cx) {
+                Poll::Ready(response) => {
+                    let keep_alive = keep_alive && !watch.reached(Stage::Draining);
+                    Poll::Ready(Ok(self.begin_response(response, answering, keep_alive)))
+                }
+                Poll::Pending => self.0.borrow_mut().poll_meanwhile(cx).map(Err),
+            })
+            .await?;
+            drop(call);
+            match poll_fn(|cx| self.poll_response(&mut responding, cx)).await {
+                Ok(()) => {}
+                Err(PumpError::Io(error)) => return Err(error.into()),
+                Err(PumpError::Body(error)) => {
+                    // The client gets what there is, and sees that the end is missing.
+                    poll_fn(|cx| self.0.borrow_mut().io.poll_write_out(cx)).await?;
+                    return Err(ServeError::ResponseFailed(error.to_string()));
+                }
+            }
+            let Responding {
+                mut body,
+                close,
+                tunnel,
+                ..
+            } = responding;
+            if tunnel {
+                poll_fn(|cx| self.0.borrow_mut().io.poll_shutdown(cx)).await?;
+                poll_fn(|cx| body.poll_upload(cx)).await;
+                return Ok(false);
+            }
+            drop(body);
+            if self.0.borrow_mut().end(close) {
+                return Ok(!close);
+            }
+            Ok(Box::pin(self.end_early(close)).await)
+        }
     }
 
-    async fn call<S: Service>(
+    fn call<'a, S: Service>(
         self: &Rc<Self>,
         head: RequestHead,
-        service: &S,
-    ) -> Result<Response, ServeError> {
+        service: &'a S,
+    ) -> Pin<Box<impl Future<Output = Response> + 'a>> {
         let (epoch, whole) = self.0.borrow_mut().begin(&head);
         let source: Rc<dyn RequestSource> = Rc::<Self>::clone(self);
         let body = whole.unwrap_or_else(|| Body::request(Rc::clone(&source), epoch));
         let request = head.request.map(|()| body);
-        // Boxed, so that a connection is not as large as a request while it is idle.
-        let mut call = Box::pin(service.call(request, Interim::http1(source, epoch)));
-        poll_fn(|cx| match call.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Ok(response)),
-            Poll::Pending => self.0.borrow_mut().poll_meanwhile(cx).map(Err),
-        })
-        .await
-        .map_err(ServeError::Io)
+        Box::pin(service.call(request, Interim::http1(source, epoch)))
     }
 
-    async fn respond(
+    /// Gather the head of a response.
+    fn begin_response(
         &self,
         mut response: Response,
         answering: Answering,
         keep_alive: bool,
-        watch: &Watch,
-    ) -> Result<bool, ServeError> {
+    ) -> Responding {
         let framing = encode::response_framing(&response, answering).unwrap_or_else(|| {
-            let refusal = Refusal::new(
-                Reason::BadResponse,
-                "the response's head contradicts itself",
-            );
-            response = refuse(&refusal, Facts::http1());
+            let what = "the response's head contradicts itself";
+            response = refuse(&Refusal::new(Reason::BadResponse, what), Facts::http1());
             Framing::Nothing
         });
         let tunnel = framing == Framing::Raw
             && (response.status() == StatusCode::SWITCHING_PROTOCOLS
                 || answering.switch == Switch::Connect);
-        let close = {
-            let mut state = self.0.borrow_mut();
-            let close = !keep_alive
-                || framing == Framing::Raw
-                || watch.reached(Stage::Draining)
-                || state.must_close(&response);
-            encode::response(
-                state.io.stage(),
-                &response,
-                framing,
-                answering,
-                close && !tunnel,
-            );
-            state.interim = false;
-            if tunnel {
-                state.decoder.become_tunnel();
-            }
-            close
-        };
-        let mut body = response.into_body();
-        let mut outgoing = Outgoing::new(framing);
-        let pumped = poll_fn(|cx| {
-            let pumped = outgoing.poll_pump(&mut body, Shared(self), cx);
-            if pumped.is_pending() {
-                // Blocked by the client's slowness in reading, perhaps.
-                let _ = body.poll_upload(cx);
-                if let Poll::Ready(error) = self.0.borrow_mut().poll_meanwhile(cx) {
-                    return Poll::Ready(Err(PumpError::Io(error)));
-                }
-            }
-            pumped
-        })
-        .await;
-        match pumped {
-            Ok(()) => {}
-            Err(PumpError::Io(error)) => return Err(error.into()),
-            Err(PumpError::Body(error)) => {
-                // The client gets what there is, and sees that the end is missing.
-                poll_fn(|cx| self.0.borrow_mut().io.poll_write_out(cx)).await?;
-                return Err(ServeError::ResponseFailed(error.to_string()));
-            }
-        }
+        let mut state = self.0.borrow_mut();
+        let close = !keep_alive || framing == Framing::Raw || state.must_close(&response);
+        let out = state.io.stage();
+        encode::response(out, &response, framing, answering, close && !tunnel);
+        state.interim = false;
         if tunnel {
-            poll_fn(|cx| self.0.borrow_mut().io.poll_shutdown(cx)).await?;
-            poll_fn(|cx| body.poll_upload(cx)).await;
-            return Ok(false);
+            state.decoder.become_tunnel();
         }
-        drop(body);
-        if self.0.borrow_mut().end(close) {
-            return Ok(!close);
+        Responding {
+            body: response.into_body(),
+            outgoing: Outgoing::new(framing),
+            close,
+            tunnel,
         }
-        Ok(Box::pin(self.end_early(close)).await)
+    }
+
+    fn poll_response(
+        &self,
+        responding: &mut Responding,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        let Responding { body, outgoing, .. } = responding;
+        let pumped = outgoing.poll_pump(body, Shared(self), cx);
+        if pumped.is_pending() {
+            // Blocked by the client's slowness in reading, perhaps.
+            let _ = body.poll_upload(cx);
+            if let Poll::Ready(error) = self.0.borrow_mut().poll_meanwhile(cx) {
+                return Poll::Ready(Err(PumpError::Io(error)));
+            }
+        }
+        pumped
     }
 
     /// Tell the client that nothing more comes. It may be gone already.
