@@ -36,8 +36,8 @@ bench: setup ## side by side with other proxies; BENCH=full for every cell
 bench-peers: setup ## the other proxies
 	$(BIN)/python -m benches.peers
 
-soak: setup ## an hour's worth of trouble in ten minutes
-	$(BIN)/python -m pytest e2e -m soak -o addopts=-ra
+soak: setup ## ten minutes of trouble, and a minute for each fuzz target
+	$(BIN)/python -m pytest e2e/soak -m soak -s
 	tools/fuzz 60
 
 passport: setup ## docs/conformance/README.md

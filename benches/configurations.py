@@ -144,7 +144,7 @@ def nghttpx(pair: Pair, side: Side) -> list[str]:
         "--tls-min-proto-version=TLSv1.3",
         "--errorlog-file=/dev/stderr",
     ]
-    flags += [f"--worker-connections={MANY}", "--backend-keep-alive-timeout=300", "--no-ocsp"]
+    flags += ["--backend-keep-alive-timeout=300", "--no-ocsp"]
     if side == "client":
         flags += [f"--frontend={address(ENTRY)};no-tls"]
         flags += [f"--backend={address(MIDDLE)};;tls;proto=h2;sni={SERVER_NAME}"]

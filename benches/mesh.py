@@ -204,9 +204,9 @@ def snapshot(backends: Sequence[str]) -> tuple[list[world.Json], list[world.Json
 
 
 @asynccontextmanager
-async def controller_only(place: Rig, binaries: Binaries) -> AsyncIterator[Mesh]:
+async def controller_only(place: Rig, binaries: Binaries, backends: Sequence[str]) -> AsyncIterator[Mesh]:
     """Start a controller that can be reached without a proxy, and end it in the end."""
-    async with _prepared(place, binaries, (ADDRESSES[SERVER],), 1, PROXY_CORE) as mesh:
+    async with _prepared(place, binaries, backends, 1, PROXY_CORE) as mesh:
         await mesh.start_controller()
         yield mesh
 

@@ -149,7 +149,7 @@ class Topologies:
             ],
             "nginx": lambda: [
                 *("-p", str(self.place.folder), "-e", "stderr"),
-                *("-c", file("conf", configurations.nginx(pair, side, str(self.place.folder)))),
+                *("-c", file("conf", configurations.nginx(pair, side, str(self.place.writable(NOBODY))))),
             ],
             "nghttpx": lambda: configurations.nghttpx(pair, side),
         }

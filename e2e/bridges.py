@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from e2e.pods import Pod, Served
+from e2e.pods import Pod, Served, Stream
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,29 +33,59 @@ async def join(
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
 
-@contextlib.asynccontextmanager
-async def into(pod: Pod, host: str, port: int) -> AsyncIterator[str]:
-    """Give an address on this machine whose connections are made from inside a pod."""
-    tasks: set[asyncio.Task[None]] = set()
+Connect = Callable[[], Awaitable[Stream]]
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class Bridge:
+    """Joins each connection that it accepts with one that `connect` makes."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection to its end."""
         task = asyncio.current_task()
         assert task is not None
-        tasks.add(task)
+        self._tasks.add(task)
         with contextlib.suppress(asyncio.CancelledError, OSError):
-            stream = await pod.connect(host, port)
+            stream = await self._connect()
             await join((reader, writer), (stream.reader, stream.writer))
+        self._tasks.discard(task)
 
+    async def end(self) -> None:
+        """End every connection."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def into(pod: Pod, host: str, port: int) -> AsyncIterator[str]:
+    """Give gRPC an address on this machine whose connections are made from inside a pod."""
+    bridge = Bridge(lambda: pod.connect(host, port))
     with tempfile.TemporaryDirectory(prefix="tulle-") as folder:
         path = os.path.join(folder, "s")
-        server = await asyncio.start_unix_server(accept, path)
+        server = await asyncio.start_unix_server(bridge.accept, path)
         try:
             yield f"unix:{path}"
         finally:
             server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await bridge.end()
+
+
+@contextlib.asynccontextmanager
+async def loopback(connect: Connect) -> AsyncIterator[tuple[str, int]]:
+    """Give host and port on this machine whose connections are those that `connect` makes."""
+    bridge = Bridge(connect)
+    server = await asyncio.start_server(bridge.accept, "127.0.0.1", 0)
+    try:
+        host, port = server.sockets[0].getsockname()
+        yield host, port
+    finally:
+        server.close()
+        await bridge.end()
 
 
 @contextlib.asynccontextmanager

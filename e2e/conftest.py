@@ -97,7 +97,8 @@ def layout() -> str:
         text += pod(f"server-{which}", kind(which) | ports)
         for policy in ("deny", "all-authenticated"):
             text += pod(
-                f"{policy}-{which}", kind(which) | ports | {"config.linkerd.io/default-inbound-policy": policy}
+                f"{policy}-{which}",
+                kind(which) | ports | {"config.linkerd.io/default-inbound-policy": policy},
             )
     return text
 

@@ -124,8 +124,9 @@ def client(trusted: str, identity: Identity | None, *, alpn: bool = True) -> ssl
     return context
 
 
-def header(port: int) -> bytes:
-    """Return the transport header for HTTP/1 to a port."""
-    http1 = transport_header_pb2.SessionProtocol(http1=transport_header_pb2.SessionProtocol.Http1())
-    encoded = transport_header_pb2.Header(port=port, session_protocol=http1).SerializeToString()
+def header(port: int, session: str = "http1") -> bytes:
+    """Return the transport header for a session of `http1` or `http2` to a port."""
+    protocol = transport_header_pb2.SessionProtocol()
+    getattr(protocol, session).SetInParent()
+    encoded = transport_header_pb2.Header(port=port, session_protocol=protocol).SerializeToString()
     return PREFACE + len(encoded).to_bytes(4, "big") + encoded

@@ -198,8 +198,6 @@ INTEROP: dict[str, Case] = {
     "unimplemented_method": lambda opened: unary(opened, b"", method=f"/{SERVICE}/Nothing"),
     "unimplemented_service": lambda opened: unary(opened, b"", method="/tulle.test.Nothing/Unary"),
     "cancel_after_first_response": cancelled_after_first,
-    "timeout_on_sleeping_server": lambda opened: unary(
-        opened, b"", method=f"/{SERVICE}/Wait", timeout=0.25
-    ),
+    "timeout_on_sleeping_server": lambda opened: unary(opened, b"", method=f"/{SERVICE}/Wait", timeout=0.25),
 }
 """The cases of gRPC's own interoperability tests that do not need its messages."""

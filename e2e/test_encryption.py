@@ -14,7 +14,9 @@ INBOUND_PORT = 4143
 
 async def say_over_http(client: Pod, server: Pod, marker: bytes) -> None:
     """Send the marker as path, field and body, and have it sent back."""
-    async with server.serving(Recorder(http1.answer(marker, more=f"x-marker: {marker.decode()}\r\n"))) as served:
+    async with server.serving(
+        Recorder(http1.answer(marker, more=f"x-marker: {marker.decode()}\r\n"))
+    ) as served:
         async with await client.connect(server.name, served.port) as stream:
             request = b"POST /%s HTTP/1.1\r\nhost: server\r\nx-marker: %s\r\ncontent-length: %d\r\n\r\n%s"
             response = await ask(stream, request % (marker, marker, len(marker), marker))

@@ -217,7 +217,9 @@ async def test_an_answer_without_a_body_ends_with_its_head(pair: Pair, method: s
 
     async with pair.server.serving(server) as served:
         async with await pair.client.connect(pair.server.name, served.port) as stream:
-            bare = await ask(stream, f"{method} /bare HTTP/1.1\r\nhost: server\r\n\r\n".encode(), method=method)
+            bare = await ask(
+                stream, f"{method} /bare HTTP/1.1\r\nhost: server\r\n\r\n".encode(), method=method
+            )
             following = await ask(stream, get("/next"))
 
     assert bare.status == int(response[9:12])
@@ -314,7 +316,9 @@ async def test_large_bodies_cross_in_both_directions(pair: Pair) -> None:
             await writer.drain()
 
     async with pair.server.serving(server) as served:
-        memory = [Memory(await pair.client.mesh.pid(f"{pod.name}/proxy")) for pod in (pair.client, pair.server)]
+        memory = [
+            Memory(await pair.client.mesh.pid(f"{pod.name}/proxy")) for pod in (pair.client, pair.server)
+        ]
         async with await pair.client.connect(pair.server.name, served.port) as stream:
             stream.write(f"POST / HTTP/1.1\r\nhost: server\r\ncontent-length: {size}\r\n\r\n".encode())
             async with asyncio.timeout(60):
@@ -344,7 +348,9 @@ async def test_a_reader_that_stops_holds_back_the_writer_and_not_the_memory_of_a
             written += 1 << 16
 
     async with pair.server.serving(endless) as served:
-        memory = [Memory(await pair.client.mesh.pid(f"{pod.name}/proxy")) for pod in (pair.client, pair.server)]
+        memory = [
+            Memory(await pair.client.mesh.pid(f"{pod.name}/proxy")) for pod in (pair.client, pair.server)
+        ]
         async with await pair.client.connect(pair.server.name, served.port) as stream:
             stream.writer.transport.pause_reading()  # type: ignore[attr-defined]
             stream.write(get())
@@ -359,7 +365,9 @@ async def test_a_broken_answer_is_not_taken_for_a_whole_one(pair: Pair) -> None:
     async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await http1.read_request(reader)
         framing = b"content-length: 10" if request.target == "/length" else b"transfer-encoding: chunked"
-        writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n"[: -2 if b"len" in framing else None])
+        writer.write(
+            b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n"[: -2 if b"len" in framing else None]
+        )
 
     async with pair.server.serving(server) as served:
         for path in ("/length", "/chunked"):
@@ -392,7 +400,9 @@ async def test_a_server_sees_that_its_client_went_away_in_its_request(pair: Pair
 
 
 async def test_header_fields_keep_their_order_and_repetitions(pair: Pair) -> None:
-    recorder = Recorder(answer(b"", more="set-cookie: a=1\r\nx-a: 1\r\nset-cookie: b=2\r\nset-cookie: c=3\r\n"))
+    recorder = Recorder(
+        answer(b"", more="set-cookie: a=1\r\nx-a: 1\r\nset-cookie: b=2\r\nset-cookie: c=3\r\n")
+    )
 
     async with pair.server.serving(recorder) as served:
         async with await pair.client.connect(pair.server.name, served.port) as stream:

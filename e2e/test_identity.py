@@ -16,7 +16,9 @@ INBOUND_PORT = 4143
 NAME = "{}.default.serviceaccount.identity.linkerd.cluster.local"
 
 
-async def call(field: Field, server: Pod, port: int, context: ssl.SSLContext, name: str, words: bytes) -> bytes:
+async def call(
+    field: Field, server: Pod, port: int, context: ssl.SSLContext, name: str, words: bytes
+) -> bytes:
     """Come to a proxy's own port as a peer does; return what it answers, empty where it turns the peer away."""
     async with await field["plain-client"].connect(server.address, INBOUND_PORT) as stream:
         try:

@@ -15,4 +15,7 @@ async def test_http1_crosses_the_pair(pair: Pair) -> None:
     assert [(each.method, each.target, each["host"]) for each in recorder.seen] == [
         ("GET", "/x?y=1", "server.example")
     ]
-    assert recorder.seen[0]["l5d-client-id"] == f"{pair.client.name}.default.serviceaccount.identity.linkerd.cluster.local"
+    assert (
+        recorder.seen[0]["l5d-client-id"]
+        == f"{pair.client.name}.default.serviceaccount.identity.linkerd.cluster.local"
+    )

@@ -116,7 +116,7 @@ def host() -> str:
 def fuzz(target: str, seconds: int, seed: int, missing: str) -> Run:
     """Run one target."""
     if target == MANIFESTS:
-        missing = "" if importable("atheris") else "atheris has no wheel for this machine"
+        missing = "" if importable("atheris") or fetched() else "atheris has no wheel for this machine"
         program = [sys.executable, str(ROOT / "tools" / "fuzz_manifests.py")]
     else:
         program = [str(HOME / host() / "release" / "tulle-fuzz")] if not missing else []
@@ -178,6 +178,13 @@ def importable(module: str) -> bool:
     return subprocess.run(tried, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
+def fetched() -> bool:
+    """Install the group `fuzz` into the environment; say whether the module is there then."""
+    sync = [".venv/bin/uv", "sync", "--quiet", "--frozen", "--inexact", "--group", "fuzz"]
+    subprocess.run([*sync, "--no-install-package", "tulle-proxy"], cwd=ROOT, check=False)
+    return importable("atheris")
+
+
 def last_number(text: str, pattern: str) -> int:
     """Return the last number that a pattern finds."""
     found = re.findall(pattern, text, re.MULTILINE)
@@ -188,9 +195,7 @@ def write_junit(path: Path, runs: list[Run]) -> None:
     """Write the results in the form that test runners share."""
     suite = ET.Element("testsuite", name="fuzz", tests=str(len(runs)))
     for run in runs:
-        case = ET.SubElement(
-            suite, "testcase", classname="fuzz", name=run.target, time=f"{run.seconds:.1f}"
-        )
+        case = ET.SubElement(suite, "testcase", classname="fuzz", name=run.target, time=f"{run.seconds:.1f}")
         if run.finding:
             ET.SubElement(case, "failure", message=run.finding)
         elif run.skipped:

@@ -19,6 +19,8 @@ import time
 
 BODY = b"x" * 1000
 PATIENCE_S = 20.0
+TROUBLE_S = 2.0
+"""A request that took longer met something that it should not have."""
 
 
 class Load:
@@ -39,6 +41,7 @@ class Load:
         self.slowest = 0.0
         self.last_success = 0.0
         self.longest_gap = 0.0
+        self.trouble_ended = 0.0
         self.begun = time.time()
 
     def report(self) -> str:
@@ -52,6 +55,7 @@ class Load:
                 "servers": self.servers,
                 "slowest_ms": round(self.slowest * 1000),
                 "longest_gap_ms": round(self.longest_gap * 1000),
+                "trouble_ended": round(self.trouble_ended, 1),
                 "seconds": round(time.time() - self.begun, 1),
             }
         )
@@ -104,6 +108,8 @@ class Load:
         else:
             now = time.monotonic()
             self.done += 1
+            if now - begun > TROUBLE_S:
+                self.trouble_ended = time.time() - self.begun
             self.servers[said.decode().split(" ")[0]] += 1
             self.slowest = max(self.slowest, now - begun)
             if self.last_success:
@@ -114,6 +120,7 @@ class Load:
     def _failed(self, what: str, begun: float) -> None:
         now = time.time()
         after = time.monotonic() - begun
+        self.trouble_ended = now - self.begun
         self.failures.append({"at": round(now - self.begun, 2), "after": round(after, 3), "what": what})
 
 

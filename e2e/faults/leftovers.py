@@ -64,7 +64,9 @@ def left(mesh: LiveMesh, seen: Seen) -> list[str]:
     found: list[str] = []
     for (pid, begun), names in seen.held.items():
         if start(pid) == begun:
-            found += [f"process {pid}: {seen.processes.get(pid, '')} holds {name}" for name in names & holds(pid)]
+            found += [
+                f"process {pid}: {seen.processes.get(pid, '')} holds {name}" for name in names & holds(pid)
+            ]
     folder = str(mesh.api.places.state)
     for pid in numbers():
         command = read(pid, "cmdline").replace("\0", " ")

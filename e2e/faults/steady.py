@@ -73,6 +73,7 @@ class Report:
     servers: dict[str, int]
     slowest_ms: int
     longest_gap_ms: int
+    trouble_ended: float
     seconds: float
 
 

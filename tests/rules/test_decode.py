@@ -63,8 +63,17 @@ def test_every_mistake_of_every_file_is_found_at_once() -> None:
         "0.yaml:3: extra: unknown field",
         '0.yaml:6: spec.replicas: expected a whole number from 0 to 1000, found the text "three"',
         "0.yaml:13: spec.template.spec.containers[0].imagePolicy: unknown field; did you mean imagePullPolicy?",
-        "1.yaml:2: not YAML: did not find expected node content",
+        "1.yaml:1: not YAML: did not find expected node content",
         "2.yaml:4: data: a: expected base64; plain text goes into stringData or data",
+    ]
+
+
+def test_a_mistake_is_one_line_whatever_the_value_holds() -> None:
+    bad = DEPLOYMENT.replace("  selector", '  replicas: "\\e[2Jx\\ny"\n  "a\\nb": 1\n  selector')
+
+    assert problems(bad) == [
+        '0.yaml:5: spec.replicas: expected a whole number from 0 to 1000, found the text "\\x1b[2Jx\\ny"',
+        "0.yaml:6: spec.a\\nb: unknown field",
     ]
 
 

@@ -50,6 +50,13 @@ def test_keys_and_values_know_their_places() -> None:
     assert [item.position for item in entry.node.value] == [Position("f", 3, 5), Position("f", 4, 5)]
 
 
+def test_lines_are_counted_as_editors_count_them() -> None:
+    text = "a: 'x\u2028y\u0085z\rw'\nb: [\n"
+
+    assert complaints(text) == ["f:3: not YAML: did not find expected node content"]
+    assert complaints(text.replace("[", "{}, 1")) == ["f:2: not YAML: did not find expected key"]
+
+
 def test_anchors_and_merges_are_followed() -> None:
     text = "base: &base {a: 1, b: 2}\nown: {<<: *base, b: 3}\nsame: *base"
 

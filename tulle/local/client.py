@@ -14,7 +14,7 @@ Shape = TypeVar("Shape")
 
 ANSWER_S = 30
 """Far more than any answer takes; a hung process must not hang the command line."""
-LOGS = {"supervisor": "supervisor.log", "controller": "linkerd/mesh/controller.log"}
+LOGS = {"supervisor": "supervisor.log", "controller": "linkerd/linkerd-destination/controller.log"}
 """Where each process writes down what it does, for who reads an error to look on."""
 
 

@@ -128,7 +128,7 @@ class ControlPod:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(sandbox))
-                controller = self.controller = Helper(ground, "controller", self._launch)
+                controller = self.controller = Helper(ground, "controller", self._launch, pod=NAME)
                 group.create_task(controller.keep())
                 while self._site() is None and not self._stopping.is_set():
                     await unless(self._stopping, 0.02)

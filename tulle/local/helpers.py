@@ -29,9 +29,10 @@ class Launch:
 class Helper:
     """One process of the mesh's own, without privileges but as its owner, so that it reads what is its owner's."""
 
-    def __init__(self, ground: Ground, name: str, launch: Callable[[], Launch]) -> None:
+    def __init__(self, ground: Ground, name: str, launch: Callable[[], Launch], *, pod: str = "mesh") -> None:
         self._ground = ground
         self._name = name
+        self._pod = pod
         self._launch = launch
         self._child: Child | None = None
         self._stopping = asyncio.Event()
@@ -76,7 +77,7 @@ class Helper:
 
     async def _run(self) -> int:
         launch = self._launch()
-        log = self._ground.log("linkerd", "mesh", self._name, 0)
+        log = self._ground.log("linkerd", self._pod, self._name, 0)
         try:
             child = self._child = await self._ground.spawner.spawn(
                 Command(

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -154,23 +155,24 @@ async def trial(what: str, script: str, text: str = "", *, bad: Verdict = "bad")
 
 async def tried(command: list[str], text: str = "") -> tuple[int, str]:
     """Run a command and return its exit code and what it said."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError as error:
-        return 127, f"{command[0]}: {error.strerror}"
-    try:
-        async with asyncio.timeout(TRIAL_S):
-            said, _ = await process.communicate(text.encode())
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return 1, f"{command[0]} did not end within {TRIAL_S} s"
-    return process.returncode or 0, said.decode(errors="replace").strip()
+
+    def run() -> tuple[int, str]:
+        try:
+            done = subprocess.run(
+                command,
+                input=text.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=TRIAL_S,
+                check=False,
+            )
+        except OSError as error:
+            return 127, f"{command[0]}: {error.strerror}"
+        except subprocess.TimeoutExpired:
+            return 1, f"{command[0]} did not end within {TRIAL_S} s"
+        return done.returncode, done.stdout.decode(errors="replace").strip()
+
+    return await asyncio.to_thread(run)
 
 
 async def proxy() -> Finding:

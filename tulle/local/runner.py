@@ -10,7 +10,7 @@ A folder that has mistakes is not taken over at all: what runs goes on running, 
 import asyncio
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -27,7 +27,7 @@ from tulle.local.network import service_rules
 from tulle.local.order import PodOrder
 from tulle.local.plan import Create, Delete, Desired, PodView, WorkloadKey, job_expired_at, plan
 from tulle.local.pod import LocalPod
-from tulle.local.snapshot import control_json, facts, object_json, pod_json
+from tulle.local.snapshot import Json, control_json, facts, object_json, pod_json
 from tulle.local.state import control_state, pod_state
 from tulle.model.errors import TulleError
 from tulle.model.objects import Problem
@@ -74,7 +74,7 @@ class Runner:
         self._services = ServiceAddresses()
         self._assigned: dict[str, Pair] = {}
         self._wake = asyncio.Event()
-        self._rules_changed = asyncio.Event()
+        self._said: Latest[tuple[str, Json]] = Latest()
         self._was_running = False
         self._stopping = False
         self._last = b""
@@ -140,7 +140,7 @@ class Runner:
     async def run(self, ground: Ground, control: ControlPod) -> None:
         """Keep the pods as they are wanted."""
         async with asyncio.TaskGroup() as group:
-            pushing = group.create_task(self._push_rules(control))
+            telling = group.create_task(self._tell(control))
             controlling: asyncio.Task[None] | None = None
             timer: asyncio.TimerHandle | None = None
             while not (self._stopping and not self._pods):
@@ -157,7 +157,7 @@ class Runner:
             control.stop()
             if controlling:
                 await controlling
-            pushing.cancel()
+            telling.cancel()
 
     def _step(self, ground: Ground, group: asyncio.TaskGroup) -> float | None:
         """Take the next step; return when to look again at the latest."""
@@ -239,10 +239,6 @@ class Runner:
     def _publish(self, control: ControlPod) -> None:
         pods = [running.pod for running in self._pods.values()]
         with_control = self._meshed()
-        rules = service_rules(self._folder.services, self._assigned, [facts(pod) for pod in pods])
-        if rules != self.service_rules:
-            self.service_rules = rules
-            self._rules_changed.set()
         objects = [object_json(item, self._assigned) for item in self._folder.objects]
         content = {
             "objects": [item for item in objects if item is not None],
@@ -260,9 +256,7 @@ class Runner:
             "pods": [*map(pod_state, pods), *([control_state(control)] if with_control else [])],
             "published": self._doors.state(),
         }
-        encoded = msgspec.json.encode(state)
-        if encoded != self.states.value:
-            self.states.set(encoded)
+        self._said.set((service_rules(self._folder.services, self._assigned, map(facts, pods)), state))
 
     def _phase(self, pods: list[LocalPod]) -> str:
         if self._stopping:
@@ -271,18 +265,28 @@ class Runner:
         self._was_running = self._was_running or settled
         return "running" if self._was_running else "starting"
 
-    async def _push_rules(self, control: ControlPod) -> None:
-        """Load changed service rules into every pod, until cancelled."""
+    async def _tell(self, control: ControlPod) -> None:
+        """Load changed service rules into every pod and only then publish the state, until cancelled.
+
+        Whoever reads there that a pod is ready may call it from any other at once.
+        """
+        generation = 0
         while True:
-            await self._rules_changed.wait()
-            self._rules_changed.clear()
-            rules = self.service_rules
-            for load in (control.load_services, *(each.pod.load_services for each in self._pods.values())):
-                try:
-                    await load(rules)
-                except (TulleError, OSError) as error:
-                    # The pod has just ended, or will have the newest rules in its next life.
-                    self._log.info("rules not loaded", error=str(error))
+            generation, (rules, state) = await self._said.next(generation)
+            if rules != self.service_rules:
+                self.service_rules = rules
+                pods = [each.pod.load_services for each in self._pods.values()]
+                await asyncio.gather(*(self._load(load, rules) for load in (control.load_services, *pods)))
+            encoded = msgspec.json.encode(state)
+            if encoded != self.states.value:
+                self.states.set(encoded)
+
+    async def _load(self, load: Callable[[str], Awaitable[None]], rules: str) -> None:
+        try:
+            await load(rules)
+        except (TulleError, OSError) as error:
+            # The pod has just ended, or will have the newest rules in its next life.
+            self._log.info("rules not loaded", error=str(error))
 
     def _meshed(self) -> bool:
         return any(self._folder.membership(each).meshed for each in self._folder.workloads.values())

@@ -38,8 +38,14 @@ class Problem:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        return (
+        """Say it in one line: keys and values from a manifest may hold line ends, or what a terminal obeys."""
+        said = (
             f"{self.position}: {self.field}: {self.text}" if self.field else f"{self.position}: {self.text}"
+        )
+        if said.isprintable():
+            return said
+        return "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in said
         )
 
 

@@ -11,6 +11,7 @@ and dates stay text.
 
 import math
 import re
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -71,10 +72,9 @@ class Node:
 
 
 class Mark(Protocol):
-    """What the C parser and the Python one have in common."""
+    """A parser's place: characters from the beginning. Its own lines end where no editor's do (U+0085, U+2028)."""
 
-    line: int
-    column: int
+    index: int
 
 
 class Unreadable(Exception):
@@ -139,9 +139,11 @@ class Reader:
         self._nodes = 0
         self._stack: list[Frame] = []
         self._anchors: dict[str, Node | None] = {}
+        self._line_ends: list[int] = []
 
     def read(self, text: str) -> None:
         """Append every document; those before an error are kept."""
+        self._line_ends = [found.start() for found in re.finditer("\n", text)]
         try:
             for event in yaml.parse(text, Loader=yaml.CSafeLoader):
                 if isinstance(event, yaml.DocumentStartEvent):
@@ -152,9 +154,9 @@ class Reader:
             mark = error.problem_mark or error.context_mark
             raise Unreadable(self._at(mark), f"not YAML: {error.problem or error.context}") from error
         except yaml.reader.ReaderError as error:
-            raise Unreadable(self._after(text, error.position), f"not YAML: {error.reason}") from error
+            raise Unreadable(self._place(error.position), f"not YAML: {error.reason}") from error
         except UnicodeEncodeError as error:
-            raise Unreadable(self._after(text, error.start), "not YAML: half of a surrogate pair") from error
+            raise Unreadable(self._place(error.start), "not YAML: half of a surrogate pair") from error
 
     def _take(self, event: yaml.Event, position: Position) -> None:
         """Put one event in its place."""
@@ -249,13 +251,13 @@ class Reader:
 
     def _at(self, mark: Mark | None) -> Position:
         """Return the place of a parser's mark in the file."""
-        if mark is None:
-            return Position(self._file, self._first_line + 1)
-        return Position(self._file, self._first_line + mark.line + 1, mark.column + 1)
+        return self._place(0 if mark is None else mark.index)
 
-    def _after(self, text: str, offset: int) -> Position:
+    def _place(self, offset: int) -> Position:
         """Return the place of a character."""
-        return Position(self._file, self._first_line + 1 + text.count("\n", 0, offset))
+        line = bisect_left(self._line_ends, offset)
+        begin = self._line_ends[line - 1] + 1 if line else 0
+        return Position(self._file, self._first_line + 1 + line, offset - begin + 1)
 
 
 def resolve(text: str) -> Scalar:

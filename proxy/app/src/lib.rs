@@ -52,6 +52,7 @@ pub enum AppError {
 pub fn run(config: Config) -> Result<(), AppError> {
     let config = Arc::new(config);
     let reload = process::start_log(&config);
+    config.log_once();
     let registry = Registry::new();
     process::register(&registry);
     let store = Store::new();

@@ -15,6 +15,7 @@ pub mod headers;
 pub mod http1;
 pub mod http2;
 mod lease;
+mod linger;
 pub mod orig_proto;
 pub mod pool;
 mod refuse;

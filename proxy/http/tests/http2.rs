@@ -585,3 +585,135 @@ fn an_observer_sees_all_data_and_exactly_one_end() {
         );
     });
 }
+
+#[test]
+fn a_cookie_that_http2_has_split_is_whole_again_over_http1() {
+    run(async {
+        let (pool, mut endpoint) = pool(Mode::AsReceived, PoolOptions::default());
+        // What an upgraded request is at the far proxy.
+        let service = async move |mut request: Request, interim: Interim| {
+            tulle_http::orig_proto::downgrade(&mut request).unwrap();
+            forward(&pool)(request, interim).await
+        };
+        let (io, _serving) = serve_http2(service, Http2Options::default(), no_drain());
+        let mut sender = client(io).await;
+        let mut split = request(Method::GET, "http://web/");
+        for (name, value) in [
+            ("cookie", "a=1"),
+            ("x", "y"),
+            ("cookie", "b=2"),
+            ("cookie", "c=3"),
+        ] {
+            split.headers_mut().append(name, value.parse().unwrap());
+        }
+        split
+            .headers_mut()
+            .insert("l5d-orig-proto", "HTTP/1.1".parse().unwrap());
+
+        let _response = sender.send_request(split, true).unwrap();
+
+        endpoint
+            .accept()
+            .await
+            .hear("GET / HTTP/1.1\r\ncookie: a=1; b=2; c=3\r\nx: y\r\nhost: web\r\n\r\n")
+            .await;
+    });
+}
+
+/// A frame by hand.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+
+/// `POST http://a/`, in HPACK.
+const HEAD: &[u8] = &[0x83, 0x86, 0x84, 0x41, 0x01, b'a'];
+
+/// Say the preface and then `flood`, again and again, without reading a byte. Returns how
+/// many bytes were taken before nothing more was, or the server ended the connection.
+async fn flood(flood: impl Fn(u32) -> Vec<u8>, first: &[u8]) -> usize {
+    let (mut io, serving) = serve_http2(
+        async |_, _| std::future::pending().await,
+        Http2Options::default(),
+        no_drain(),
+    );
+    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    io.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    io.write_all(first).await.unwrap();
+    let mut taken = 0;
+    for n in 0..1_000_000 {
+        let bytes = flood(n);
+        let written = tokio::time::timeout(Duration::from_millis(10), io.write_all(&bytes)).await;
+        if !matches!(written, Ok(Ok(()))) || serving.is_finished() {
+            return taken;
+        }
+        taken += bytes.len();
+    }
+    panic!("{taken} bytes were taken");
+}
+
+#[test]
+fn pings_that_are_answered_to_nobody_are_not_taken_for_ever() {
+    run(async {
+        let taken = flood(|n| frame(PING, 0, 0, &u64::from(n).to_be_bytes()), &[]).await;
+        assert!(taken < 1024 * 1024, "{taken}");
+    });
+}
+
+#[test]
+fn settings_that_are_acknowledged_to_nobody_are_not_taken_for_ever() {
+    run(async {
+        let taken = flood(|_| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]), &[]).await;
+        assert!(taken < 1024 * 1024, "{taken}");
+    });
+}
+
+#[test]
+fn a_head_that_never_ends_is_not_taken_for_ever() {
+    run(async {
+        let taken = flood(
+            |_| frame(CONTINUATION, 0, 1, &[0x40, 1, b'x', 1, b'y'].repeat(1_000)),
+            &frame(HEADERS, 0, 1, HEAD),
+        )
+        .await;
+        assert!(taken < 1024 * 1024, "{taken}");
+    });
+}
+
+#[test]
+fn empty_data_is_not_taken_for_ever() {
+    run(async {
+        let taken = flood(|_| frame(DATA, 0, 1, &[]), &frame(HEADERS, 4, 1, HEAD)).await;
+        assert!(taken < 1024 * 1024, "{taken}");
+    });
+}
+
+#[test]
+fn resets_right_behind_their_heads_end_the_connection() {
+    run(async {
+        let taken = flood(
+            |n| {
+                let stream = 2 * n + 1;
+                [
+                    frame(HEADERS, 4, stream, HEAD),
+                    frame(3, 0, stream, &[0, 0, 0, 8]),
+                ]
+                .concat()
+            },
+            &[],
+        )
+        .await;
+        assert!(taken < 1024 * 1024, "{taken}");
+    });
+}

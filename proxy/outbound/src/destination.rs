@@ -60,6 +60,11 @@ impl Destination {
         }
     }
 
+    /// Let what the control plane refused once be asked for again, now that somebody wants it.
+    pub(crate) fn want(&self) {
+        self.view.want();
+    }
+
     /// Wait until something is known, and return it.
     ///
     /// # Errors

@@ -109,6 +109,7 @@ impl Shard {
     pub(crate) fn destination(self: &Rc<Self>, target: SocketAddr) -> Rc<Destination> {
         let mut destinations = self.destinations.borrow_mut();
         if let Some(known) = destinations.get(&target) {
+            known.want();
             return known.clone();
         }
         if destinations.len() >= MAX_DESTINATIONS {

@@ -24,6 +24,8 @@ pub struct Client {
     size: usize,
     scratch: Scratch,
     head: Vec<u8>,
+    /// The last answer said that it is the last.
+    closing: bool,
 }
 
 impl Client {
@@ -36,6 +38,7 @@ impl Client {
             size: load.body,
             scratch,
             head: Vec::new(),
+            closing: false,
         }
     }
 

@@ -235,9 +235,21 @@ pub(crate) fn request(out: &mut Vec<u8>, request: &Request<Body>, framing: Frami
         out.extend_from_slice(b"\r\n");
     }
     let mut takes_trailers = false;
+    let mut cookies = request.headers().get_all(header::COOKIE).iter();
     for (name, value) in request.headers() {
         if *name == header::TE {
             takes_trailers = value == "trailers";
+        } else if *name == header::COOKIE {
+            // HTTP/2 may split the cookie, HTTP/1 may not (RFC 9113 §8.2.3).
+            if let Some(first) = cookies.next() {
+                out.extend_from_slice(b"cookie: ");
+                out.extend_from_slice(first.as_bytes());
+                for more in cookies.by_ref() {
+                    out.extend_from_slice(b"; ");
+                    out.extend_from_slice(more.as_bytes());
+                }
+                out.extend_from_slice(b"\r\n");
+            }
         } else if !is_hop_by_hop(name) && *name != header::CONTENT_LENGTH {
             line(out, name.as_str().as_bytes(), value);
         }

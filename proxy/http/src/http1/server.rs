@@ -36,14 +36,9 @@ use crate::{
     body::{Next, Remaining, RequestSource},
     drain::{Stage, Watch},
     headers::tokens,
+    linger::{DISCARD_MAX, DISCARD_TIME, Linger, linger},
     refuse,
 };
-
-/// What is read and thrown away of a request that was answered before its end, so that its
-/// connection can be used again or its client reads the answer and not a reset.
-const DISCARD_MAX: u64 = 256 * 1024;
-/// And for how long.
-const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Serve a connection until both sides are done with it.
 ///
@@ -309,30 +304,8 @@ impl<I: Stream> Connection<I> {
                 return true;
             }
         }
-        self.linger().await;
+        linger(Shared(self)).await;
         false
-    }
-
-    /// Close our side and read on for a while: closing both with something unread makes the
-    /// kernel send a reset, which can destroy the answer before the client has read it.
-    async fn linger(&self) {
-        let mut left = DISCARD_MAX;
-        let _ = tokio::time::timeout(
-            DISCARD_TIME,
-            poll_fn(|cx| {
-                let mut state = self.0.borrow_mut();
-                ready!(state.io.poll_shutdown(cx))?;
-                while left > 0 {
-                    let data = ready!(state.io.poll_data(left, cx))?;
-                    if data.is_empty() {
-                        break;
-                    }
-                    left -= data.len() as u64;
-                }
-                Poll::Ready(io::Result::Ok(()))
-            }),
-        )
-        .await;
     }
 
     async fn answer_malformed(&self, refusal: &Refusal) {
@@ -352,7 +325,7 @@ impl<I: Stream> Connection<I> {
                 true,
             );
         }
-        Box::pin(self.linger()).await;
+        Box::pin(linger(Shared(self))).await;
     }
 }
 
@@ -512,5 +485,16 @@ impl<I: Stream> Sink for Shared<'_, I> {
     type Io = I;
     fn with<R>(&mut self, act: impl FnOnce(&mut Buffered<I>) -> R) -> R {
         act(&mut self.0.0.borrow_mut().io)
+    }
+}
+
+impl<I: Stream> Linger for Shared<'_, I> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|io| io.poll_shutdown(cx))
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let data = ready!(self.with(|io| io.poll_data(DISCARD_MAX, cx)))?;
+        Poll::Ready(Ok(data.len()))
     }
 }

@@ -76,7 +76,8 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let (io, heard) = Heard::new(io);
+        let io = Heard::new(io);
+        let heard = io.handle();
         let (sender, mut connection) = builder(options)
             .handshake::<_, Bytes>(io)
             .await

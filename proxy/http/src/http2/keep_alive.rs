@@ -6,7 +6,7 @@
 //! waits for the rest.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
@@ -20,9 +20,11 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-pub(super) struct KeepAlive {
+use crate::linger::Linger;
+
+pub(super) struct KeepAlive<I> {
     ping: PingPong,
-    heard: Rc<Cell<bool>>,
+    heard: Heard<I>,
     last_heard: Instant,
     /// When the ping was sent that was not answered yet.
     asked: Option<Instant>,
@@ -31,10 +33,10 @@ pub(super) struct KeepAlive {
     timer: Pin<Box<Sleep>>,
 }
 
-impl KeepAlive {
+impl<I: AsyncRead + AsyncWrite + Unpin> KeepAlive<I> {
     pub(super) fn new(
         ping: Option<PingPong>,
-        heard: Rc<Cell<bool>>,
+        heard: Heard<I>,
         options: &super::Http2Options,
     ) -> Option<Self> {
         let interval = options.keep_alive_interval?;
@@ -51,7 +53,7 @@ impl KeepAlive {
 
     /// Ready when the peer is gone. To be polled after the connection.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.heard.replace(false) {
+        if self.heard.take() {
             self.last_heard = Instant::now();
         }
         if self.asked.is_some() && self.ping.poll_pong(cx).is_ready() {
@@ -78,65 +80,90 @@ impl KeepAlive {
     }
 }
 
-/// Notes that something was read.
-pub(super) struct Heard<I> {
-    io: I,
-    heard: Rc<Cell<bool>>,
+/// A connection that notes when something was read. What is spoken over it takes one handle,
+/// and its owner keeps the other, to look and to close it in peace afterwards.
+pub(super) struct Heard<I>(Rc<Shared<I>>);
+
+struct Shared<I> {
+    io: RefCell<I>,
+    heard: Cell<bool>,
 }
 
-impl<I> Heard<I> {
-    pub(super) fn new(io: I) -> (Self, Rc<Cell<bool>>) {
-        let heard = Rc::new(Cell::new(false));
-        (
-            Self {
-                io,
-                heard: Rc::clone(&heard),
-            },
-            heard,
-        )
+impl<I: AsyncRead + AsyncWrite + Unpin> Heard<I> {
+    pub(super) fn new(io: I) -> Self {
+        Self(Rc::new(Shared {
+            io: RefCell::new(io),
+            heard: Cell::new(false),
+        }))
+    }
+
+    pub(super) fn handle(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+
+    /// Whether something was read since this was asked last.
+    fn take(&self) -> bool {
+        self.0.heard.replace(false)
+    }
+
+    fn io<R>(&self, act: impl FnOnce(Pin<&mut I>) -> R) -> R {
+        act(Pin::new(&mut self.0.io.borrow_mut()))
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Heard<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> Linger for Heard<I> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io(|io| io.poll_shutdown(cx))
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = [0; 1024];
+        let mut buffer = ReadBuf::new(&mut scratch);
+        ready!(self.io(|io| io.poll_read(cx, &mut buffer)))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heard<I> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let polled = self.io(|io| io.poll_read(cx, buffer));
         if polled.is_ready() {
-            self.heard.set(true);
+            self.0.heard.set(true);
         }
         polled
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Heard<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<I> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
+        self.io(|io| io.poll_write(cx, data))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        self.io(|io| io.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.0.io.borrow().is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io(|io| io.poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io(|io| io.poll_shutdown(cx))
     }
 }

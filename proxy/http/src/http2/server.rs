@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Body, Drain, Facts, Interim, Request, Reset, Response, ServeError, Service, drain::Stage,
-    headers::strip_hop_by_hop, http1::is_host, orig_proto::set_authority, refuse,
+    headers::strip_hop_by_hop, http1::is_host, linger::linger, orig_proto::set_authority, refuse,
 };
 
 /// Requests that a client may give up within [`RESET_WINDOW`] after they were begun. Each
@@ -50,13 +50,31 @@ where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
     S: Service,
 {
-    let (io, heard) = Heard::new(io);
-    let handshake = builder(options).handshake::<_, Bytes>(io);
+    let io = Heard::new(io);
+    let served = serve_until_end(&io, service, options, drain).await;
+    if let Err(ServeError::Http2(_)) = &served {
+        // The client shall read the GOAWAY.
+        linger(io).await;
+    }
+    served
+}
+
+async fn serve_until_end<I, S>(
+    io: &Heard<I>,
+    service: Rc<S>,
+    options: &Http2Options,
+    drain: Drain,
+) -> Result<(), ServeError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service,
+{
+    let handshake = builder(options).handshake::<_, Bytes>(io.handle());
     let mut connection = tokio::time::timeout(options.handshake_timeout, handshake)
         .await
         .map_err(|_| ServeError::HeadTimeout)?
         .map_err(serve_error)?;
-    let mut keep_alive = KeepAlive::new(connection.ping_pong(), heard, options);
+    let mut keep_alive = KeepAlive::new(connection.ping_pong(), io.handle(), options);
     let mut watch = drain.watch();
     drop(drain);
     let mut draining = false;
