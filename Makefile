@@ -31,6 +31,8 @@ wheel: setup ## dist/: tulle with the examples, tulle-proxy
 	$(BIN)/maturin build --manifest-path proxy/bin/Cargo.toml --profile dist --out dist
 
 bench: setup ## side by side with other proxies; BENCH=full for every cell
+	cargo build --quiet --locked --release --package tulle-load
+	cargo build --quiet --locked --profile dist --package tulle-proxy
 	$(BIN)/python -m benches
 
 bench-peers: setup ## the other proxies

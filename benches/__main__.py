@@ -36,9 +36,7 @@ def main() -> int:
 
 def _enter() -> int:
     if os.geteuid() != 0:
-        print(
-            "bench: namespaces, links and pinned processes need root; run: sudo make bench", file=sys.stderr
-        )
+        print("bench: needs root; run: sudo .venv/bin/python -m benches", file=sys.stderr)
         return 77
     stage = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"

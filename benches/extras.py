@@ -29,6 +29,7 @@ from benches.rig import (
 )
 from benches.topologies import ALL, Topologies
 from tulle.local.control import DESTINATION_PORT
+from tulle.model.pod import ADMIN_PORT
 from tulle.wire import destination_pb2
 
 Json = dict[str, Any]
@@ -36,6 +37,15 @@ KIB, MIB = 2**10, 2**20
 
 DOWNLOAD = 256 * MIB
 STEADY = Load("http1", KIB, 48, 2_000, seconds=3.0, warmup=1.0)
+NO_SCRAPES = f"""
+table inet bench {{
+  chain arriving {{
+    type filter hook input priority 0;
+    ip saddr {ADDRESSES[CONTROL]} tcp dport {ADMIN_PORT} drop
+  }}
+}}
+"""
+"""Keeps the controller from reading a proxy's metrics, which would be counted with the requests."""
 BOTH_CORES = f"{LOAD_CORE},{PROXY_CORE}"
 
 
@@ -128,6 +138,7 @@ async def instructions(topologies: Topologies) -> Json:
                 outputs = []
                 for name in (SERVER, CLIENT):
                     await topologies.place.stop([running.proxies[name]])
+                    await rig.inside(name, "nft", "-f", "-", text=NO_SCRAPES)
                     output = topologies.place.writable(PROXY_UID) / f"callgrind-{name}-{requests}"
                     outputs.append(output)
                     tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]

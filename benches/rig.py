@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benches import proc
+from tulle.model.pod import ADMIN_PORT
 
 HUB = "10.77.0.1"
 CLIENT, SERVER, CONTROL = "client", "server", "control"
@@ -230,9 +231,9 @@ async def listening(process: Process, where: str, port: int) -> None:
     await _until(process, listens)
 
 
-async def inside(where: str, *argv: str) -> str:
+async def inside(where: str, *argv: str, text: str = "") -> str:
     """Run a command in a pod's namespace."""
-    return await call("ip", "netns", "exec", where, *argv)
+    return await call("ip", "netns", "exec", where, *argv, text=text)
 
 
 async def _until(process: Process, good: Callable[[], Awaitable[bool]], pause: float = 0.01) -> None:
@@ -258,7 +259,7 @@ async def _connects(address: str, port: int) -> bool:
 
 
 async def _says_ready(address: str) -> bool:
-    return (await get(address, 4191, "/ready")).startswith(b"HTTP/1.1 200")
+    return (await get(address, ADMIN_PORT, "/ready")).startswith(b"HTTP/1.1 200")
 
 
 async def get(address: str, port: int, path: str) -> bytes:

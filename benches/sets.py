@@ -72,12 +72,13 @@ SETS = {
 
 async def run(wanted: str, topologies: Topologies, proxy: Path) -> None:
     """Measure what is asked for, and write the results after each part."""
-    if wanted not in SETS and wanted not in MEASUREMENTS:
-        raise BenchError(f"BENCH={wanted} is none of {', '.join((*SETS, *MEASUREMENTS))}")
+    known = {**SETS, "cell": _cell()} if wanted == "cell" else SETS
+    if wanted not in known and wanted not in MEASUREMENTS:
+        raise BenchError(f"BENCH={wanted} is none of {', '.join((*SETS, 'cell', *MEASUREMENTS))}")
     made: Json = {"measurements": {}, "rows": [], **results.read()}
     made |= {"machine": results.machine(), "versions": results.versions(proxy, os.environ.get(STOCK))}
-    if wanted in SETS:
-        made["rows"] = await _rows(wanted, topologies, proxy)
+    if wanted in known:
+        made["rows"] = await _rows(wanted, known[wanted], topologies, proxy)
         results.write(made, table.render(made))
     for name in MEASUREMENTS if wanted == "short" else [wanted] if wanted in MEASUREMENTS else []:
         measure.progress(f"{name} …")
@@ -90,9 +91,20 @@ async def run(wanted: str, topologies: Topologies, proxy: Path) -> None:
     print(table.render(made))
 
 
-async def _rows(name: str, topologies: Topologies, proxy: Path) -> list[Json]:
-    chosen = SETS[name]
-    present = _present(topologies, chosen.topologies)
+def _cell() -> Set:
+    """Return the one cell that CELL names."""
+    text = os.environ.get("CELL", "")
+    try:
+        protocol, body, connections, rate = text.split(",")
+        cell = Cell(protocol, int(body), int(connections), float(rate) or None)
+    except ValueError:
+        raise BenchError(f"CELL={text} is not of the form http1,1024,48,2000") from None
+    return Set((Visit((cell,)),), 3, 3.0)
+
+
+async def _rows(name: str, chosen: Set, topologies: Topologies, proxy: Path) -> list[Json]:
+    only = os.environ.get("ONLY")
+    present = _present(topologies, frozenset(only.split(",")) if only else chosen.topologies)
     if name != "full":
         return await measure.rounds(
             topologies, present, chosen.visits, count=chosen.rounds, seconds=chosen.seconds

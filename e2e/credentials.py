@@ -1,6 +1,6 @@
 """Certificates for tests that come to a proxy as a peer, good and bad, and the first words of a peer."""
 
-import datetime
+import datetime as dt
 import json
 import ssl
 import tempfile
@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tulle.testing import LiveMesh
 from tulle.wire import transport_header_pb2
 
 ALPN = "transport.l5d.io/v1"
 PREFACE = b"transport.l5d.io/v1\r\n\r\n"
-HOUR = datetime.timedelta(hours=1)
+HOUR = dt.timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def foreign() -> Issuer:
     """Return an issuer that the mesh has never heard of."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root.linkerd.cluster.local")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -80,7 +80,7 @@ def foreign() -> Issuer:
 def issue(issuer: Issuer, name: str, *, expired: bool = False) -> Identity:
     """Return a certificate for a name, valid for an hour around now or until an hour ago."""
     key = ec.generate_private_key(ec.SECP256R1())
-    until = datetime.datetime.now(datetime.UTC) + (-HOUR if expired else HOUR)
+    until = dt.datetime.now(dt.UTC) + (-HOUR if expired else HOUR)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
@@ -91,9 +91,7 @@ def issue(issuer: Issuer, name: str, *, expired: bool = False) -> Identity:
         .not_valid_after(until)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
         .add_extension(
-            x509.ExtendedKeyUsage(
-                [x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
-            ),
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
             critical=False,
         )
         .sign(issuer.key, hashes.SHA256())

@@ -66,7 +66,7 @@ class Passer:
         self._wire, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._wire.settimeout(ANSWER_S)
         with other:
-            self._process = subprocess.Popen(command, stdin=other)
+            self._process = subprocess.Popen(command, stdin=other.fileno())
 
     def make(self, *kind: int) -> socket.socket:
         """Return a new socket of a family, type and protocol."""

@@ -63,6 +63,12 @@ async def typed(mesh: LiveMesh, *arguments: str) -> AsyncIterator[asyncio.subpro
             await process.wait()
 
 
+async def started(mesh: LiveMesh, manifests: str) -> None:
+    """Start the mesh of a test by the command."""
+    code, _, err = await tulle(mesh, "up", "--detach", manifests)
+    assert code == 0, err
+
+
 @pytest.fixture
 def manifests(mesh: LiveMesh) -> str:
     """The folder of manifests, written."""
@@ -108,7 +114,7 @@ async def test_a_mesh_interrupted_while_it_starts_leaves_nothing(mesh: LiveMesh,
 async def test_starting_twice_changes_nothing_and_names_the_running_mesh(
     mesh: LiveMesh, manifests: str
 ) -> None:
-    assert (await tulle(mesh, "up", "--detach", manifests))[0] == 0
+    await started(mesh, manifests)
     before = await mesh.api.state()
 
     code, _, err = await tulle(mesh, "up", manifests)
@@ -125,7 +131,7 @@ async def test_starting_twice_changes_nothing_and_names_the_running_mesh(
 async def test_nothing_is_left_when_a_process_is_killed_and_the_mesh_stopped(
     mesh: LiveMesh, manifests: str, what: str
 ) -> None:
-    assert (await tulle(mesh, "up", "--detach", manifests))[0] == 0
+    await started(mesh, manifests)
     running = mesh.processes()
     state = mesh.api.places.read()
     assert state is not None
@@ -142,7 +148,7 @@ async def test_nothing_is_left_when_a_process_is_killed_and_the_mesh_stopped(
 
 
 async def test_the_commands_show_a_running_mesh(mesh: LiveMesh, manifests: str) -> None:
-    assert (await tulle(mesh, "up", "--detach", manifests))[0] == 0
+    await started(mesh, manifests)
     pod = (await mesh.api.pod("web")).name
 
     _, pods, _ = await tulle(mesh, "ps", "-o", "json")

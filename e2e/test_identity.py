@@ -33,11 +33,13 @@ async def call(
 def presented(field: Field, which: str) -> Identity | None:
     """Return what a bad peer shows."""
     mesh, name = credentials.of_mesh(field.mesh), NAME.format("client-ours")
-    return {
-        "no certificate": lambda: None,
-        "foreign root": lambda: credentials.issue(credentials.foreign(), name),
-        "expired": lambda: credentials.issue(mesh, name, expired=True),
-    }[which]()
+    match which:
+        case "no certificate":
+            return None
+        case "foreign root":
+            return credentials.issue(credentials.foreign(), name)
+        case _:
+            return credentials.issue(mesh, name, expired=True)
 
 
 async def test_a_peer_with_a_certificate_of_the_mesh_is_served(field: Field, which: str) -> None:

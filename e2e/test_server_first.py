@@ -2,11 +2,10 @@
 
 A client that is silent for 50 ms lets its proxy ask the server. That may cost the first connection 100 ms and later
 ones 5 ms, and must never let a byte of the client's onto a connection that was opened before it was known what it
-speaks.
+speaks. The limits are for an optimised build: without optimisation a handshake alone takes longer than 5 ms.
 """
 
 import asyncio
-import statistics
 import time
 
 import pytest
@@ -33,6 +32,8 @@ PATHS = {
     "none-to-ours": ("plain-client", "server-ours"),
 }
 LATER = 15
+ROUNDS = 3
+"""A busy machine makes a round slow; a wait by design would be in all of them, and in every connection."""
 FIRST_COST_S = 0.1
 LATER_COST_S = 0.005
 
@@ -73,13 +74,15 @@ async def durations(client: Pod, server: Pod, question: bytes, reply: bytes) -> 
 async def test_the_first_words_come_soon(field: Field, path: str, protocol: str) -> None:
     client, server = ends(field, path)
 
-    _, *direct = await durations(field["plain-client"], field["plain-server"], *CONVERSATIONS[protocol])
-    first, *later = await durations(client, server, *CONVERSATIONS[protocol])
-
-    usual = statistics.median(direct)
-    assert first - usual <= FIRST_COST_S
-    # The best of them, since a busy machine adds to any: a wait by design would be in all of them.
-    assert min(later) - usual <= LATER_COST_S, f"{[round(1000 * each, 1) for each in later]} ms"
+    said = []
+    for _ in range(ROUNDS):
+        _, *direct = await durations(field["plain-client"], field["plain-server"], *CONVERSATIONS[protocol])
+        first, *later = await durations(client, server, *CONVERSATIONS[protocol])
+        first_cost, later_cost = first - min(direct), min(later) - min(direct)
+        if first_cost <= FIRST_COST_S and later_cost <= LATER_COST_S:
+            return
+        said.append(f"first {1000 * first_cost:.1f} ms, later {1000 * later_cost:.1f} ms")
+    raise AssertionError(f"slower than a direct connection in every round: {'; '.join(said)}")
 
 
 @pytest.mark.parametrize("path", PATHS)

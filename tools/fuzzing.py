@@ -101,9 +101,12 @@ def build() -> str:
         "proxy/fuzz/Cargo.toml",
     ]
     # With the target named, build scripts and macros stay as they are.
-    subprocess.run(
-        [*command, "--target", host(), "--target-dir", HOME], cwd=ROOT, env=environment, check=True
-    )
+    command += ["--target", host(), "--target-dir", str(HOME)]
+    if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+        raise SystemExit(
+            "the fuzz targets cannot be built; after a change of dependencies: "
+            "cargo update --workspace --manifest-path proxy/fuzz/Cargo.toml"
+        )
     return ""
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from tulle.local.client import Client
 from tulle.local.enter import Target, arguments, host_pid, proxy_in
-from tulle.local.host import needed
+from tulle.local.host import needed, search_path
 from tulle.local.places import Places, StateFile, identified, names, places
 from tulle.model.errors import (
     AlreadyRunning,
@@ -224,7 +224,7 @@ class Mesh:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=self._environment,
+                env=self._environment | {"PATH": search_path(self._environment)},
             )
         # It outlives this event loop, so no loop may be the one that collects it.
         threading.Thread(target=process.wait, daemon=True).start()

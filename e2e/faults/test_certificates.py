@@ -2,7 +2,7 @@
 
 import time
 
-from e2e.faults.steady import CLIENT, loading, server
+from e2e.faults.steady import CLIENT, loading, replaced, server
 from e2e.pods import eventually
 from tulle.mesh import Json
 from tulle.model.errors import MeshError
@@ -102,7 +102,7 @@ async def test_a_plan_changes_nothing_and_a_second_rotation_waits(mesh: LiveMesh
 
 async def test_a_mesh_in_which_everything_has_expired_is_brought_back(mesh: LiveMesh) -> None:
     mesh.tell(TULLE_ISSUER_LIFETIME=f"{LIFE_S}s", TULLE_ROOT_LIFETIME=f"{LIFE_S}s")
-    await mesh.up(CLIENT, server(1))
+    state = await mesh.up(CLIENT, server(1))
     before = proxies(mesh)
 
     async def ended() -> bool:
@@ -119,12 +119,12 @@ async def test_a_mesh_in_which_everything_has_expired_is_brought_back(mesh: Live
 
     begun = time.monotonic()
     await mesh.api.restart("web")
+    await replaced(mesh, state, 1, within_s=30)
 
     async def alive() -> bool:
-        state = await mesh.api.state()
-        return state.ready and (await mesh.call("client", "http://web/", timeout_s=2)).status == 200
+        return (await mesh.call("client", "http://web/", timeout_s=2)).status == 200
 
-    await eventually(alive, "a new pod, and calls to it", within_s=30)
+    await eventually(alive, "calls to the new pod")
     print(f"{done['done']}: all well after {time.monotonic() - begun:.1f} s")  # noqa: T201
     assert len(before & proxies(mesh)) == len(before) - 1
 

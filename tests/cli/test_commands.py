@@ -253,7 +253,8 @@ def test_check_of_manifests_tells_what_would_fail(tmp_path: Path, capsys: Captur
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "-"), (0, "0"), (0.126, "0.13"), (3, "3.00"), (12.34, "12.3"), (1234.5, "1234")]
+    ("value", "shown"),
+    [(None, "-"), (0, "0"), (0.126, "0.13"), (3, "3.00"), (12.34, "12.3"), (1234.5, "1234")],
 )
 def test_numbers_have_as_many_digits_as_matter(value: float | None, shown: str) -> None:
     assert output.number(value) == shown

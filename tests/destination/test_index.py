@@ -37,7 +37,7 @@ def index_of(*objects: Object) -> DestinationIndex:
     return DestinationIndex(world_of(*objects), TrustDomain())
 
 
-def peers(*objects: Object, authority: ServiceAuthority = HTTP, client: Client = Client()) -> list[Peer]:  # noqa: B008
+def peers(*objects: Object, authority: ServiceAuthority = HTTP, client: Client = Client()) -> list[Peer]:
     resolution, _ = index_of(*objects).resolve(authority, client)
     assert isinstance(resolution, Resolution)
     return list(resolution.peers.values())

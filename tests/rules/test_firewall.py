@@ -1,77 +1,36 @@
-"""The packet rules of a meshed pod."""
+"""What of a pod's traffic goes past its proxy."""
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tulle.model.ports import PortSet
-from tulle.rules.firewall import Firewall, ruleset
+from tulle.rules.firewall import Firewall, arguments
+
+PROXY = Path(sys.executable).parent / "tulle-proxy"
 
 
-def chains(firewall: Firewall) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for line in ruleset(firewall).splitlines():
-        if line.startswith("  chain "):
-            found[line.split()[1]] = rules = []
-        elif line.startswith("    "):
-            rules.append(line.strip())
-    return found
-
-
-def test_by_default_all_tcp_goes_through_the_proxy() -> None:
-    assert chains(Firewall()) == {
-        "out": [
-            "type nat hook output priority -100; policy accept;",
-            "meta skuid 2102 return",
-            "meta mark 0x2d4c return",
-            'oifname "lo" return',
-            "tcp dport { 4567-4568 } return",
-            "meta l4proto tcp redirect to :4140",
-        ],
-        "in": [
-            "type nat hook prerouting priority -100; policy accept;",
-            'iifname "lo" return',
-            "tcp dport { 4190-4191, 4567-4568 } return",
-            "meta l4proto tcp redirect to :4143",
-        ],
-    }
+def test_by_default_only_the_proxy_and_its_ports_are_exempted() -> None:
+    assert arguments(Firewall()) == (
+        "--incoming-proxy-port=4143",
+        "--outgoing-proxy-port=4140",
+        "--proxy-uid=2102",
+        "--mark=11596",
+        "--inbound-ports-to-ignore=4190,4191,4567,4568",
+        "--outbound-ports-to-ignore=4567,4568",
+        "--subnets-to-ignore=",
+    )
 
 
 def test_a_proxy_without_a_uid_is_told_by_its_mark_alone() -> None:
-    out = chains(Firewall(proxy_uid=None))["out"]
-
-    assert not any("skuid" in rule for rule in out)
-    assert "meta mark 0x2d4c return" in out
-
-
-def test_a_group_is_let_through_too_where_it_is_set() -> None:
-    assert "meta skgid 3000 return" in chains(Firewall(proxy_gid=3000))["out"]
-
-
-def test_nothing_to_skip_makes_no_empty_set() -> None:
-    out = chains(Firewall(skip_outbound=PortSet()))["out"]
-
-    assert not any("dport" in rule for rule in out)
-
-
-def test_overlapping_ports_are_joined() -> None:
-    rules = chains(Firewall(skip_outbound=PortSet.parse("80-90,85-100,101,3306")))["out"]
-
-    assert "tcp dport { 80-101, 3306 } return" in rules
-
-
-def test_networks_are_let_in_by_their_family() -> None:
-    rules = chains(Firewall(skip_subnets=("10.1.0.0/16", "fd00::/8")))["in"]
-
-    assert rules[3:5] == ["ip saddr 10.1.0.0/16 return", "ip6 saddr fd00::/8 return"]
-
-
-def test_loading_replaces_what_was_there() -> None:
-    assert ruleset(Firewall()).startswith("table inet tulle\ndelete table inet tulle\n")
+    assert {"--proxy-uid=none", "--mark=11596"} <= set(arguments(Firewall(proxy_uid=None)))
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
+@pytest.mark.skipif(not PROXY.exists(), reason="tulle-proxy is not installed beside this Python")
 @pytest.mark.parametrize(
     "firewall",
     [
@@ -80,10 +39,11 @@ def test_loading_replaces_what_was_there() -> None:
         Firewall(skip_subnets=("10.1.0.0/16", "fd00::/8")),
     ],
 )
-def test_nft_takes_the_rules(firewall: Firewall) -> None:
+def test_the_proxy_and_nft_take_what_they_are_told(firewall: Firewall) -> None:
+    init = [str(PROXY), "init", *arguments(firewall)]
+
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--net", "nft", "-f", "-"],
-        input=ruleset(firewall) * 2,
+        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", '"$@" && "$@"', "sh", *init],
         text=True,
         capture_output=True,
         check=False,

@@ -123,7 +123,8 @@ class ControlPod:
             ground.bridge,
             hostname=NAME,
             addresses=self.addresses,
-            rules=(ground.service_rules(), firewall.ruleset(self._firewall())),
+            rules=ground.service_rules(),
+            redirect=ground.redirect(self._firewall()),
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ from tulle.local.containers import User
 from tulle.local.processes import Child, Command, Namespaces, Spawner
 from tulle.local.sandbox import Bridge
 from tulle.model.errors import HostError
+from tulle.rules.firewall import Firewall, arguments
 from tulle.rules.injection import Site
 
 LOG_MODE = 0o640
@@ -51,6 +52,15 @@ class Ground:
         # Programs open /dev/stdout again by name, which asks the file and not the descriptor.
         os.fchown(descriptor, owner, -1)
         return descriptor
+
+    def redirect(self, firewall: Firewall) -> tuple[str, ...]:
+        """Return the command that leads a pod's traffic to its proxy, to be run in the pod's network.
+
+        Raises HostError where `tulle-proxy` is missing.
+        """
+        if self.proxy is None:
+            raise HostError("tulle-proxy is not installed; build it with: make setup")
+        return (self.proxy, "init", *arguments(firewall))
 
     async def start(
         self,

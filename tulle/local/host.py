@@ -7,12 +7,13 @@ Every finding that is not good carries the one thing to do about it.
 import asyncio
 import os
 import resource
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,8 +91,13 @@ def tool(name: str, package: str) -> Finding:
 
 
 def which(name: str) -> str | None:
-    """Find a program, also where a plain user's PATH does not look."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    """Find a program that this machine may have."""
+    return shutil.which(name, path=search_path(os.environ))
+
+
+def search_path(environment: Mapping[str, str]) -> str:
+    """Return where programs are: a plain user's PATH leaves out where `nft` and `ip` are."""
+    return f"{environment.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 async def nft() -> Finding:
@@ -119,7 +125,7 @@ async def namespaces() -> Finding:
     code, said = await tried([*separate(), "true"])
     if code == 0:
         return Finding(what, "good")
-    sudo = f"or run it as root: sudo {sys.argv[0]}"
+    sudo = f"or run it as root: sudo {shlex.join(sys.argv)}"
     if os.geteuid() == 0:
         return Finding(what, "bad", said, "this is a container without CAP_SYS_ADMIN; start it --privileged")
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1":

@@ -25,7 +25,6 @@ from tulle.local.sandbox import Sandbox
 from tulle.local.volumes import Volumes
 from tulle.model.errors import SettingError, TulleError
 from tulle.model.workload import Container
-from tulle.rules import firewall
 from tulle.rules.injection import Injection, plan
 
 SPREAD_S = 1.0
@@ -183,12 +182,12 @@ class LocalPod:
         volumes.prepare(self._settings)
         self._write_etc()
         services = ground.service_rules()
-        rules = [services]
+        redirect: tuple[str, ...] = ()
         if order.membership.meshed:
             if not await self._wait_for_site():
                 return
             injection = self.injection = self._inject()
-            rules.append(firewall.ruleset(injection.firewall))
+            redirect = ground.redirect(injection.firewall)
             self._say("; ".join(injection.remarks))
         else:
             self._say("")
@@ -197,7 +196,8 @@ class LocalPod:
             ground.bridge,
             hostname=order.host_name,
             addresses=self.addresses,
-            rules=tuple(rules),
+            rules=services,
+            redirect=redirect,
         )
         self._changed()
         try:

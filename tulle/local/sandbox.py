@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tulle.local import kernel
@@ -63,9 +64,18 @@ class Sandbox:
 
     @classmethod
     async def open(
-        cls, spawner: Spawner, bridge: Bridge, *, hostname: str, addresses: Pair, rules: tuple[str, ...]
+        cls,
+        spawner: Spawner,
+        bridge: Bridge,
+        *,
+        hostname: str,
+        addresses: Pair,
+        rules: str,
+        redirect: Sequence[str] = (),
     ) -> "Sandbox":
         """Make the namespaces, join them to the bridge and load packet rules.
+
+        `redirect` is the command that leads the pod's traffic to its proxy, where it has one.
 
         Raises HostError with what the kernel or a tool said.
         """
@@ -78,18 +88,20 @@ class Sandbox:
         try:
             await _batch(spawner, link_batch(addresses, namespaces.path("net")), bridge.namespaces, hostname)
             await _batch(spawner, pod_batch(addresses), namespaces.only("net"), hostname)
-            await sandbox.load(*rules)
+            if redirect:
+                inside = namespaces.only("net")
+                await _checked(spawner, redirect, "", inside, "the proxy's packet rules")
+            await sandbox.load(rules)
         except BaseException:
             await sandbox.close()
             raise
         return sandbox
 
-    async def load(self, *rules: str) -> None:
-        """Replace packet rules."""
-        text = "".join(rules)
-        if text:
+    async def load(self, rules: str) -> None:
+        """Replace the services' packet rules."""
+        if rules:
             inside = self.namespaces.only("net")
-            await _checked(self._spawner, ["nft", "-f", "-"], text, inside, "the packet rules")
+            await _checked(self._spawner, ["nft", "-f", "-"], rules, inside, "the packet rules")
 
     async def lost(self) -> None:
         """Return when the namespaces are gone without having been closed."""
@@ -148,7 +160,7 @@ async def _batch(spawner: Spawner, text: str, inside: Namespaces, what: str) -> 
     await _checked(spawner, ["ip", "-batch", "-"], text, inside, what)
 
 
-async def _checked(spawner: Spawner, argv: list[str], text: str, inside: Namespaces, what: str) -> None:
+async def _checked(spawner: Spawner, argv: Sequence[str], text: str, inside: Namespaces, what: str) -> None:
     done = await spawner.run(argv, stdin=text, inside=inside)
     if done.code != 0:
         raise HostError(f"{argv[0]} could not set up {what}: {done.output or f'exit code {done.code}'}")

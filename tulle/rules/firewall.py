@@ -1,16 +1,11 @@
-"""The packet rules of a meshed pod, as text for `nft -f -`: pure, the same for every place that a pod runs in.
+"""What of a pod's traffic goes past its proxy, as arguments of `tulle-proxy init`, which writes the packet rules.
 
 What a pod's processes send over TCP goes to the proxy's outbound port, what arrives over TCP goes to its inbound
 port. Let through untouched are: what the proxy itself sends, told by its uid or by a mark on its packets (a user
 namespace with a single uid has only the mark); loopback, which carries a pod's calls to itself and the proxy's to
-the application; the proxy's admin and control ports; and what annotations exempt. Other protocols than TCP are
-none of the mesh's business.
-
-`redirect` rewrites outbound connections to loopback and inbound ones to the address of the interface, which is why
-the proxy listens on loopback for the first and on every address for the second.
+the application; the proxy's admin and control ports; and what annotations exempt.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tulle.model.pod import ADMIN_PORT, CONTROL_PORT, INBOUND_PORT
@@ -22,9 +17,8 @@ MARK = 0x2D4C
 """Any number would do that nobody else on the machine marks packets with."""
 
 SKIPPED_BY_DEFAULT = PortSet.of((4567, 4568))
-TABLE = "tulle"
 PRIORITY = -100
-"""That of destination translation: before anything that looks at where a packet goes."""
+"""Of the rules' chains: that of destination translation, before anything that looks at where a packet goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,53 +38,22 @@ class Firewall:
     """Networks whose connections arrive as they are."""
 
 
-def ruleset(firewall: Firewall) -> str:
-    """Return the rules; loading them replaces those that were there."""
-    out = [
-        *([f"meta skuid {firewall.proxy_uid} return"] if firewall.proxy_uid is not None else []),
-        *([f"meta skgid {firewall.proxy_gid} return"] if firewall.proxy_gid is not None else []),
-        f"meta mark {firewall.mark:#x} return",
-        'oifname "lo" return',
-        *_skip(firewall.skip_outbound, ()),
-        f"meta l4proto tcp redirect to :{firewall.outbound_port}",
-    ]
-    arriving = [
-        'iifname "lo" return',
-        *_skip(firewall.skip_inbound, firewall.own_ports),
-        *(f"{'ip6' if ':' in net else 'ip'} saddr {net} return" for net in firewall.skip_subnets),
-        f"meta l4proto tcp redirect to :{firewall.inbound_port}",
-    ]
-    return "\n".join(
-        [
-            f"table inet {TABLE}",
-            f"delete table inet {TABLE}",
-            f"table inet {TABLE} {{",
-            *_chain("out", "output", out),
-            *_chain("in", "prerouting", arriving),
-            "}",
-            "",
-        ]
+def arguments(firewall: Firewall) -> tuple[str, ...]:
+    """Return what `tulle-proxy init` is told."""
+    inbound = ",".join((*map(str, firewall.own_ports), *_ranges(firewall.skip_inbound)))
+    uid = "none" if firewall.proxy_uid is None else str(firewall.proxy_uid)
+    gid = () if firewall.proxy_gid is None else (f"--proxy-gid={firewall.proxy_gid}",)
+    return (
+        f"--incoming-proxy-port={firewall.inbound_port}",
+        f"--outgoing-proxy-port={firewall.outbound_port}",
+        f"--proxy-uid={uid}",
+        *gid,
+        f"--mark={firewall.mark}",
+        f"--inbound-ports-to-ignore={inbound}",
+        f"--outbound-ports-to-ignore={','.join(_ranges(firewall.skip_outbound))}",
+        f"--subnets-to-ignore={','.join(firewall.skip_subnets)}",
     )
 
 
-def _chain(name: str, hook: str, rules: Iterable[str]) -> list[str]:
-    return [
-        f"  chain {name} {{",
-        f"    type nat hook {hook} priority {PRIORITY}; policy accept;",
-        *(f"    {rule}" for rule in rules),
-        "  }",
-    ]
-
-
-def _skip(ports: PortSet, more: tuple[int, ...]) -> list[str]:
-    """Return the rule that lets ports through; overlapping ranges are joined, since a set may not have them."""
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted((*ports.ranges, *((port, port) for port in more))):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
-    if not joined:
-        return []
-    items = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in joined)
-    return [f"tcp dport {{ {items} }} return"]
+def _ranges(ports: PortSet) -> list[str]:
+    return [str(first) if first == last else f"{first}-{last}" for first, last in ports.ranges]

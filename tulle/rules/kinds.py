@@ -420,6 +420,12 @@ def policy_object(fields: Fields) -> PolicyObject:
     meta = fields.need("metadata", metadata)
     raw = fields.raw()
     fields.known(*raw)
+    # Whoever writes a policy believes that it protects something.
+    fields.wrong(
+        "kind",
+        f"{raw['kind']} has no effect yet: only default-inbound-policy annotations are enforced here",
+        "warning",
+    )
     return PolicyObject(str(raw["kind"]), str(raw["apiVersion"]), meta, raw, source=fields.position)
 
 

@@ -193,10 +193,7 @@ class Supervisor:
 
     async def _apply(self) -> tuple[Problem, ...]:
         decoded = await asyncio.to_thread(decode_paths, self._settings.paths)
-        problems = self._runner.apply(decoded.objects, decoded.problems)
-        for problem in problems:
-            self._log.warning("manifest not taken over", problem=str(problem))
-        return problems
+        return self._runner.apply(decoded.objects, decoded.problems)
 
     async def _watch(self) -> None:
         """Take over edited manifests, until cancelled."""
@@ -204,7 +201,9 @@ class Supervisor:
         while True:
             try:
                 async for _ in watchfiles.awatch(*folders, recursive=False, debounce=100, step=20):
-                    await self._apply()
+                    # Whoever asks for it by `_apply` is told instead.
+                    for problem in await self._apply():
+                        self._log.warning("manifest not taken over", problem=str(problem))
             except FileNotFoundError:
                 # The folder is being replaced as a whole; what runs goes on.
                 await asyncio.sleep(FOLDER_BACK_S)

@@ -152,6 +152,11 @@ async fn first(shared: &Shared) -> Client {
 }
 
 async fn answer(client: &mut Option<Client>, shared: &Shared) -> anyhow::Result<usize> {
+    if let Some(connected) = client
+        && !connected.reusable().await
+    {
+        *client = None;
+    }
     let connected = match client {
         Some(connected) => connected,
         None => client.insert(Client::connect(&shared.load, &shared.scratch).await?),

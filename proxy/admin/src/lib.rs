@@ -13,7 +13,7 @@ use tulle_config::Config;
 use tulle_core::{ClientTls, Id, NoTls};
 use tulle_discovery::{Discovery, ServerState, View};
 use tulle_http::{
-    Trigger,
+    DrainSignal,
     http1::{self, Http1Options},
 };
 use tulle_metrics::Registry;
@@ -51,8 +51,6 @@ pub struct Parts {
     pub log: Box<dyn LogFilter>,
     /// Called when somebody may and does ask to shut down.
     pub shutdown: Box<dyn Fn()>,
-    /// Says when to end.
-    pub drain: Trigger,
 }
 
 /// The admin server.
@@ -135,7 +133,8 @@ impl Admin {
                 return;
             }
         };
-        let drain = self.parts.drain.handle();
+        // Not the process's: a scraper that keeps its connection must not keep the process.
+        let (_never, drain) = DrainSignal::new();
         let service = Rc::new(AdminService::new(self, address.ip(), tls));
         let options = Http1Options::default();
         if let Err(error) = http1::serve(io, service, &options, drain).await {

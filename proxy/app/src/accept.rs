@@ -1,9 +1,10 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, pin::pin};
 
 use tokio::net::{TcpListener, TcpStream};
 use tracing::error;
 use tulle_config::Config;
 use tulle_core::Direction;
+use tulle_http::Drain;
 use tulle_transport::{Accepted, AcceptedOptions, ListenOptions, accept, listen};
 
 use crate::AppError;
@@ -15,11 +16,17 @@ pub(crate) struct Handed {
     peer: SocketAddr,
     local: SocketAddr,
     orig_dst: Option<SocketAddr>,
+    /// Keeps the process alive on the way.
+    hold: Drain,
 }
 
 impl Handed {
     /// Take the socket out of this shard's reactor.
-    pub(crate) fn new(direction: Direction, accepted: Accepted) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        direction: Direction,
+        accepted: Accepted,
+        hold: Drain,
+    ) -> std::io::Result<Self> {
         let Accepted {
             io,
             peer,
@@ -32,17 +39,19 @@ impl Handed {
             peer,
             local,
             orig_dst,
+            hold,
         })
     }
 
     /// Put it into this shard's.
-    pub(crate) fn take(self) -> std::io::Result<(Direction, Accepted)> {
+    pub(crate) fn take(self) -> std::io::Result<(Direction, Accepted, Drain)> {
         let Self {
             direction,
             socket,
             peer,
             local,
             orig_dst,
+            hold,
         } = self;
         let io = TcpStream::from_std(socket)?;
         Ok((
@@ -53,6 +62,7 @@ impl Handed {
                 local,
                 orig_dst,
             },
+            hold,
         ))
     }
 }
@@ -69,7 +79,7 @@ pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, AppError> {
     let inbound = &config.inbound;
     let mut listeners = vec![Listener {
         direction: Direction::Inbound,
-        socket: bind_one(inbound.listen)?,
+        socket: bind_one(inbound.listen, inbound.backlog)?,
         options: AcceptedOptions {
             keepalive: inbound.accept_keepalive,
             user_timeout: inbound.accept_user_timeout,
@@ -77,7 +87,7 @@ pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, AppError> {
     }];
     let outbound = &config.outbound;
     for address in &outbound.listen {
-        let socket = match bind_one(*address) {
+        let socket = match bind_one(*address, outbound.backlog) {
             // A machine without IPv6 has no `::1`, and nothing that would come from there.
             Err(_) if address.is_ipv6() && outbound.listen.len() > 1 => continue,
             result => result?,
@@ -94,16 +104,27 @@ pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, AppError> {
     Ok(listeners)
 }
 
-fn bind_one(address: SocketAddr) -> Result<TcpListener, AppError> {
-    listen(address, &ListenOptions::default())
-        .map_err(|source| AppError::Listen { address, source })
+fn bind_one(address: SocketAddr, backlog: Option<u32>) -> Result<TcpListener, AppError> {
+    let options = ListenOptions {
+        backlog,
+        ..ListenOptions::default()
+    };
+    listen(address, &options).map_err(|source| AppError::Listen { address, source })
 }
 
 impl Listener {
-    /// Accept until the listener itself breaks; `take` must not wait.
-    pub(crate) async fn accept(self, take: impl Fn(Direction, Accepted)) {
+    /// Accept until the signal to drain or until the listener itself breaks; `take` must not
+    /// wait. Who has connected by the time of the signal is still served: the kernel has told
+    /// the client that it is, and would reset what waits in the backlog.
+    pub(crate) async fn accept(self, take: impl Fn(Direction, Accepted), drain: Drain) {
+        let mut signaled = pin!(drain.signaled());
         loop {
-            match accept(&self.socket, &self.options).await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = accept(&self.socket, &self.options) => accepted,
+                () = &mut signaled => return,
+            };
+            match accepted {
                 Ok(accepted) => take(self.direction, accepted),
                 Err(error) => {
                     error!(%error, direction = self.direction.label(), "the listener broke");

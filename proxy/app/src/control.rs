@@ -102,7 +102,6 @@ async fn serve(
             let shutdown = shutdown.clone();
             Box::new(move || shutdown.notify_one())
         },
-        drain: drain.clone(),
     });
     tokio::task::spawn_local(identity.run(channel));
     let ready = Rc::clone(&admin);

@@ -8,10 +8,10 @@ use tokio::{
     task::spawn_local,
 };
 use tracing::warn;
-use tulle_config::Config;
+use tulle_config::{Config, ServerH2};
 use tulle_core::Direction;
 use tulle_discovery::Discovery;
-use tulle_http::{Drain, Trigger};
+use tulle_http::{Drain, Trigger, http2::Http2Options};
 use tulle_metrics::Registry;
 use tulle_tls::Store;
 use tulle_transport::Accepted;
@@ -23,6 +23,11 @@ use crate::{
 
 /// The stock proxy says so that often while it waits for its first certificate.
 const WAITING_NOTICE: Duration = Duration::from_secs(15);
+
+/// What RFC 9113 §4.2 and §6.9.1 allow.
+const MIN_FRAME: u32 = 1 << 14;
+const MAX_FRAME: u32 = (1 << 24) - 1;
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// What every shard shares.
 #[derive(Clone)]
@@ -44,6 +49,8 @@ struct Shard {
 
 impl Shard {
     fn new(parts: Parts) -> Self {
+        let http2_inbound = http2(&parts.config.inbound.server_h2);
+        let http2_outbound = http2(&parts.config.outbound.server_h2);
         let Parts {
             config,
             registry,
@@ -54,6 +61,7 @@ impl Shard {
         Self {
             drain: drain.clone(),
             inbound: tulle_inbound::Shard::new(tulle_inbound::Parts {
+                http2: http2_inbound,
                 config: config.clone(),
                 registry: registry.clone(),
                 store: store.clone(),
@@ -61,6 +69,7 @@ impl Shard {
                 drain: drain.clone(),
             }),
             outbound: tulle_outbound::Shard::new(tulle_outbound::Parts {
+                http2: http2_outbound,
                 config,
                 registry,
                 store,
@@ -71,8 +80,7 @@ impl Shard {
     }
 
     /// The connection's hold on the drain keeps the process alive until it ends.
-    fn serve(&self, direction: Direction, accepted: Accepted) {
-        let hold = self.drain.handle();
+    fn serve(&self, direction: Direction, accepted: Accepted, hold: Drain) {
         match direction {
             Direction::Inbound => {
                 let serving = tulle_inbound::serve(self.inbound.clone(), accepted);
@@ -83,6 +91,32 @@ impl Shard {
                 spawn_local(held(hold, serving));
             }
         }
+    }
+}
+
+/// What is not set is as `tulle-http` has it.
+fn http2(set: &ServerH2) -> Http2Options {
+    let default = Http2Options::default();
+    let max_frame_size = set.max_frame_size.unwrap_or(default.max_frame_size);
+    Http2Options {
+        stream_window: set
+            .initial_stream_window
+            .map_or(default.stream_window, |window| window.min(MAX_WINDOW)),
+        connection_window: set
+            .initial_connection_window
+            .map_or(default.connection_window, |window| window.min(MAX_WINDOW)),
+        max_concurrent_streams: set
+            .max_concurrent_streams
+            .unwrap_or(default.max_concurrent_streams),
+        max_frame_size: max_frame_size.clamp(MIN_FRAME, MAX_FRAME),
+        max_header_list: set.max_header_list_size.unwrap_or(default.max_header_list),
+        max_send_buffer: set.max_send_buf_size.unwrap_or(default.max_send_buffer),
+        max_pending_resets: set
+            .max_pending_accept_reset_streams
+            .unwrap_or(default.max_pending_resets),
+        keep_alive_interval: set.keep_alive_interval.or(default.keep_alive_interval),
+        keep_alive_timeout: set.keep_alive_timeout.unwrap_or(default.keep_alive_timeout),
+        ..default
     }
 }
 
@@ -98,7 +132,7 @@ pub(crate) fn follow(parts: Parts, mut handed: UnboundedReceiver<Handed>) -> io:
         let shard = Shard::new(parts);
         while let Some(next) = handed.recv().await {
             match next.take() {
-                Ok((direction, accepted)) => shard.serve(direction, accepted),
+                Ok((direction, accepted, hold)) => shard.serve(direction, accepted, hold),
                 Err(error) => warn!(%error, "a connection could not be handed over"),
             }
         }
@@ -133,12 +167,13 @@ pub(crate) fn lead(
             .map(|listener| {
                 let (shard, turns) = (shard.clone(), turns.clone());
                 let take = move |direction, accepted| turns.take(&shard, direction, accepted);
-                spawn_local(listener.accept(take))
+                spawn_local(listener.accept(take, signaled.clone()))
             })
             .collect();
         signaled.signaled().await;
-        for task in &accepting {
-            task.abort();
+        for task in accepting {
+            // A listener that broke has said so.
+            let _ = task.await;
         }
         drop(signaled);
         ended.await;
@@ -157,9 +192,9 @@ impl Turns {
         let turn = self.next.get();
         self.next.set((turn + 1) % (self.others.len() + 1));
         let Some(other) = turn.checked_sub(1).and_then(|index| self.others.get(index)) else {
-            return shard.serve(direction, accepted);
+            return shard.serve(direction, accepted, shard.drain.handle());
         };
-        match Handed::new(direction, accepted) {
+        match Handed::new(direction, accepted, shard.drain.handle()) {
             // A shard that is gone takes its connections with it, as a process would.
             Ok(handed) => drop(other.send(handed)),
             Err(error) => warn!(%error, "a connection could not be handed over"),

@@ -53,6 +53,13 @@ impl ConnectGate {
         }
     }
 
+    /// Whether the last attempt failed: an open gate says then that it may be tried again, and
+    /// not that somebody is there.
+    #[must_use]
+    pub const fn doubtful(&self) -> bool {
+        self.failures.get() > 0
+    }
+
     /// The endpoint could not be connected to. Returns when it may be tried again.
     ///
     /// A failure while the gate is closed belongs to an attempt that began before it closed:

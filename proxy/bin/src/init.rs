@@ -20,7 +20,8 @@ Usage: tulle-proxy init [OPTIONS]
 
   --incoming-proxy-port PORT        where the proxy accepts inbound connections [4143]
   --outgoing-proxy-port PORT        where the proxy accepts outbound connections [4140]
-  --proxy-uid UID                   the proxy's user, never redirected [2102]
+  --proxy-uid UID|none              the proxy's user, never redirected [2102]
+  --proxy-gid GID                   the proxy's group, never redirected [none]
   --mark MARK                       what the proxy marks its packets with, never redirected
   --inbound-ports-to-ignore LIST    ports and ranges, beside 4190 and 4191 [none]
   --outbound-ports-to-ignore LIST   ports and ranges [none]
@@ -34,7 +35,9 @@ Usage: tulle-proxy init [OPTIONS]
 pub struct Rules {
     incoming_proxy_port: u16,
     outgoing_proxy_port: u16,
-    proxy_uid: u32,
+    /// Absent where a user namespace has a single user.
+    proxy_uid: Option<u32>,
+    proxy_gid: Option<u32>,
     mark: Option<u32>,
     inbound_ignored: Vec<Ports>,
     outbound_ignored: Vec<Ports>,
@@ -47,7 +50,8 @@ impl Default for Rules {
         Self {
             incoming_proxy_port: 4143,
             outgoing_proxy_port: 4140,
-            proxy_uid: 2102,
+            proxy_uid: Some(2102),
+            proxy_gid: None,
             mark: None,
             inbound_ignored: vec![Ports {
                 first: 4190,
@@ -110,6 +114,8 @@ fn load(rules: &str) -> anyhow::Result<()> {
 
 impl Rules {
     /// Read the flags; `--flag value` and `--flag=value` are the same.
+    ///
+    /// Whoever exempts nobody would send the proxy's own packets back to it.
     fn parse(arguments: &[String]) -> anyhow::Result<Self> {
         let mut rules = Self::default();
         let mut rest = arguments.iter();
@@ -134,7 +140,9 @@ impl Rules {
             match flag {
                 "--incoming-proxy-port" => rules.incoming_proxy_port = port(flag, &value)?,
                 "--outgoing-proxy-port" => rules.outgoing_proxy_port = port(flag, &value)?,
-                "--proxy-uid" => rules.proxy_uid = number()?,
+                "--proxy-uid" if value == "none" => rules.proxy_uid = None,
+                "--proxy-uid" => rules.proxy_uid = Some(number()?),
+                "--proxy-gid" => rules.proxy_gid = Some(number()?),
                 "--mark" => rules.mark = Some(number()?),
                 "--inbound-ports-to-ignore" => rules.inbound_ignored.extend(ports(flag, &value)?),
                 "--outbound-ports-to-ignore" => rules.outbound_ignored.extend(ports(flag, &value)?),
@@ -142,6 +150,9 @@ impl Rules {
                 "--subnets-to-ignore" => rules.subnets_ignored.extend(subnets(flag, &value)?),
                 _ => bail!("unknown flag {flag}; see tulle-proxy init --help"),
             }
+        }
+        if rules.proxy_uid.is_none() && rules.mark.is_none() {
+            bail!("--proxy-uid none needs --mark: the proxy's own packets must be told apart");
         }
         Ok(rules)
     }
@@ -171,7 +182,12 @@ impl Rules {
         );
 
         text.push_str("  chain outbound {\n    type nat hook output priority -100\n");
-        let _ = writeln!(text, "    meta skuid {} return", self.proxy_uid);
+        if let Some(uid) = self.proxy_uid {
+            let _ = writeln!(text, "    meta skuid {uid} return");
+        }
+        if let Some(gid) = self.proxy_gid {
+            let _ = writeln!(text, "    meta skgid {gid} return");
+        }
         if let Some(mark) = self.mark {
             let _ = writeln!(text, "    meta mark {mark:#x} return");
         }
@@ -277,6 +293,29 @@ mod tests {
         let rules = nft(&["--inbound-ports-to-ignore", "4567,4568,4189"]);
 
         assert!(rules.contains("tcp dport { 4189-4191, 4567-4568 } return"));
+    }
+
+    #[test]
+    fn a_proxy_without_a_user_of_its_own_is_told_by_its_mark_alone() {
+        let rules = nft(&["--proxy-uid", "none", "--mark", "7"]);
+
+        assert!(rules.contains("meta mark 0x7 return"));
+        assert!(!rules.contains("skuid"));
+    }
+
+    #[test]
+    fn rules_that_exempt_nobody_are_refused() {
+        let arguments = ["--proxy-uid=none".to_owned()];
+
+        assert!(Rules::parse(&arguments).is_err());
+    }
+
+    #[test]
+    fn networks_are_let_in_by_their_family() {
+        let rules = nft(&["--subnets-to-ignore", "10.1.0.0/16, fd00::/8"]);
+
+        assert!(rules.contains("ip saddr 10.1.0.0/16 return"));
+        assert!(rules.contains("ip6 saddr fd00::/8 return"));
     }
 
     #[test]

@@ -147,7 +147,8 @@ impl Body {
         }
     }
 
-    /// Somebody else's body.
+    /// Somebody else's body. Not one of ours inside: what is left of its request would not
+    /// move on while its reader is blocked.
     #[must_use]
     pub fn wrap(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
         Self(Kind::Boxed(Box::pin(body)))

@@ -40,6 +40,16 @@ pub struct SendError {
     pub reset: Option<Reset>,
 }
 
+impl From<Refusal> for SendError {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            request: None,
+            reset: None,
+        }
+    }
+}
+
 impl SendError {
     pub(crate) fn new(reason: Reason, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
         Self {
@@ -49,7 +59,7 @@ impl SendError {
         }
     }
 
-    pub(crate) fn handing_back(mut self, request: Request) -> Self {
+    fn handing_back(mut self, request: Request) -> Self {
         self.request = Some(Box::new(request));
         self
     }
@@ -64,6 +74,33 @@ impl SendError {
             response.extensions_mut().insert(reset);
         }
         response
+    }
+}
+
+/// A request that got no response, with the request left where it was.
+pub(crate) struct Failed {
+    pub error: SendError,
+    pub fate: Fate,
+}
+
+/// What became of a request that got no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The server cannot have processed it, and it can be sent from its start.
+    Unprocessed,
+    /// The connection was lost before the server said anything, and it can be sent from its
+    /// start.
+    Unknown,
+    /// It cannot be sent again, or must not.
+    Spent,
+}
+
+impl Failed {
+    pub(crate) fn into_error(self, request: Request) -> SendError {
+        match self.fate {
+            Fate::Unprocessed => self.error.handing_back(request),
+            Fate::Unknown | Fate::Spent => self.error,
+        }
     }
 }
 

@@ -19,6 +19,28 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// Whether only proxies may write a header of this name towards an application. Some servers
+/// take `_` for `-`, so that is no other name.
+#[must_use]
+pub fn is_reserved(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str().as_bytes(),
+        [b'l', b'5', b'd', b'-' | b'_', ..]
+    ) || *name == REASON
+}
+
+/// Remove what only proxies may write.
+pub fn strip_reserved(headers: &mut HeaderMap) {
+    let reserved: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_reserved(name))
+        .cloned()
+        .collect();
+    for name in reserved {
+        headers.remove(name);
+    }
+}
+
 /// Whether a header of this name is about one connection only.
 #[must_use]
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -99,6 +121,7 @@ pub(crate) fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// before the body.
 pub(crate) fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
+        || is_reserved(name)
         || matches!(
             *name,
             header::CONTENT_LENGTH
@@ -114,4 +137,28 @@ pub(crate) fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
                 | header::RANGE
                 | header::SET_COOKIE
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_proxies_write_is_removed_in_either_spelling() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "l5d-client-id",
+            "l5d_client_id",
+            "l5d-dst-override",
+            "tulle-reason",
+            "l5dx",
+        ] {
+            headers.append(name, HeaderValue::from_static("a"));
+            headers.append(name, HeaderValue::from_static("b"));
+        }
+
+        strip_reserved(&mut headers);
+
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["l5dx"]);
+    }
 }

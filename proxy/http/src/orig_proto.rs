@@ -91,7 +91,7 @@ pub fn restore(response: &mut Response, orig: OrigProto) {
 /// is removed in any case.
 pub fn downgrade(request: &mut Request) -> Option<OrigProto> {
     let value = request.headers_mut().remove(ORIG_PROTO)?;
-    if request.version() != Version::HTTP_2 {
+    if request.version() != Version::HTTP_2 || request.method() == Method::CONNECT {
         return None;
     }
     let orig = OrigProto::parse(&value)?;

@@ -27,11 +27,12 @@ use tokio::{
     sync::Notify,
     time::Instant,
 };
-use tulle_core::{Reason, Refusal};
+use tulle_core::Refusal;
 
 use crate::{
     Interim, Request, Response, SendError,
-    http1::{self, Failed, Health, Home, Http1Options},
+    error::{Failed, Fate},
+    http1::{self, Health, Home, Http1Options},
     http2::{self, Http2Options},
     lease::Lease,
     orig_proto,
@@ -57,6 +58,14 @@ pub trait Connect: 'static {
     type Io: AsyncRead + AsyncWrite + Unpin + 'static;
     /// Open one.
     fn connect(&self, session: Session) -> impl Future<Output = Result<Self::Io, Refusal>>;
+
+    /// Whether the kernel knows already that the server has closed, though the event loop
+    /// does not. Asked before an idle connection gets a request that cannot be repeated; to
+    /// look into the socket is cheaper than to lose a request.
+    fn is_closed(&self, io: &Self::Io) -> bool {
+        let _ = io;
+        false
+    }
 }
 
 /// What carries HTTP/1 requests. HTTP/2 requests are carried by HTTP/2 in every mode, and
@@ -152,26 +161,29 @@ impl<C: Connect> Pool<C> {
         mut request: Request,
         interim: Interim,
     ) -> Result<Response, SendError> {
-        if request.version() == Version::HTTP_2 {
-            return self.0.send_http2(request, &interim).await;
-        }
-        if orig_proto::needs_http1(&request) || !self.0.prefers_http2() {
-            return self.0.send_http1(request, &interim).await;
+        let pool = &*self.0;
+        let http2 = request.version() == Version::HTTP_2;
+        if http2 || orig_proto::needs_http1(&request) || !pool.prefers_http2() {
+            let sent = if http2 {
+                pool.send_http2(&mut request, &interim).await
+            } else {
+                pool.send_http1(&mut request, &interim).await
+            };
+            return sent.map_err(|failed| failed.into_error(request));
         }
         let orig = orig_proto::upgrade(&mut request);
-        match self.0.send_http2(request, &interim).await {
+        match pool.send_http2(&mut request, &interim).await {
             Ok(mut response) => {
                 orig_proto::restore(&mut response, orig);
                 Ok(response)
             }
-            Err(mut error) => {
-                if let Some(request) = &mut error.request {
-                    orig_proto::downgrade(request);
+            Err(mut failed) => {
+                orig_proto::downgrade(&mut request);
+                if failed.error.reset.is_some() {
+                    failed.error.refusal.message =
+                        "upgraded connection failed with HTTP/2 reset".into();
                 }
-                if error.reset.is_some() {
-                    error.refusal.message = "upgraded connection failed with HTTP/2 reset".into();
-                }
-                Err(error)
+                Err(failed.into_error(request))
             }
         }
     }
@@ -256,49 +268,33 @@ impl<C: Connect> Shared<C> {
 
     async fn send_http1(
         &self,
-        mut request: Request,
+        request: &mut Request,
         interim: &Interim,
-    ) -> Result<Response, SendError> {
-        let repeatable = is_idempotent(request.method());
-        if let Some(connection) = self.take_idle(&request) {
-            match self.exchange(connection, request, interim).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => match closed_meanwhile(*failed, repeatable) {
-                    Ok(again) => request = again,
-                    Err(error) => return Err(error),
-                },
+    ) -> Result<Response, Failed> {
+        if let Some(connection) = self.take_idle(request) {
+            let lease = Lease::new(&self.http1_in_flight);
+            let sent = connection
+                .exchange(request, interim, self.home(), Some(lease))
+                .await;
+            match &sent {
+                // The server seems to have closed the connection just when it was used.
+                Err(failed) if failed.may_be_repeated(request) => {}
+                _ => return sent,
             }
         }
         let lease = Lease::new(&self.http1_in_flight);
-        let io = match self.connect.connect(Session::Http1).await {
-            Ok(io) => io,
-            Err(refusal) => {
-                let error = SendError {
-                    refusal,
-                    request: None,
-                    reset: None,
-                };
-                return Err(error.handing_back(request));
-            }
-        };
-        drop(lease);
-        let connection = http1::Connection::new(io, &self.options.http1);
-        self.exchange(connection, request, interim)
+        let io = self
+            .connect
+            .connect(Session::Http1)
             .await
-            .map_err(|failed| failed.into_error())
+            .map_err(not_connected)?;
+        http1::Connection::new(io, &self.options.http1)
+            .exchange(request, interim, self.home(), Some(lease))
+            .await
     }
 
-    async fn exchange(
-        &self,
-        connection: http1::Connection<C::Io>,
-        request: Request,
-        interim: &Interim,
-    ) -> Result<Response, Box<Failed>> {
-        let home = self.this.upgrade().map(|this| this as Rc<dyn Home<C::Io>>);
-        let lease = Lease::new(&self.http1_in_flight);
-        connection
-            .exchange(request, interim, home, Some(lease))
-            .await
+    fn home(&self) -> Option<Rc<dyn Home<C::Io>>> {
+        self.this.upgrade().map(|this| this as Rc<dyn Home<C::Io>>)
     }
 
     /// An idle connection that is fit for this request.
@@ -318,10 +314,15 @@ impl<C: Connect> Shared<C> {
             if age > self.options.idle_timeout {
                 continue;
             }
-            if age > self.options.reuse_window && !is_idempotent(request.method()) {
-                // All others have been idle for longer.
-                idle.push_back(connection);
-                return None;
+            if !is_idempotent(request.method()) {
+                if age > self.options.reuse_window {
+                    // All others have been idle for longer.
+                    idle.push_back(connection);
+                    return None;
+                }
+                if self.connect.is_closed(connection.io()) {
+                    continue;
+                }
             }
             return Some(connection);
         }
@@ -330,44 +331,28 @@ impl<C: Connect> Shared<C> {
 
     async fn send_http2(
         &self,
-        mut request: Request,
+        request: &mut Request,
         interim: &Interim,
-    ) -> Result<Response, SendError> {
+    ) -> Result<Response, Failed> {
         let mut attempt = 1;
         loop {
-            let connection = match self.http2_connection().await {
-                Ok(connection) => connection,
-                Err(refusal) => {
-                    let error = SendError {
-                        refusal,
-                        request: None,
-                        reset: None,
-                    };
-                    return Err(error.handing_back(request));
-                }
-            };
-            let mut error = match connection.send(request, interim).await {
+            let connection = self.http2_connection().await.map_err(not_connected)?;
+            let failed = match connection.exchange(request, interim).await {
                 Ok(response) => return Ok(response),
-                Err(error) => error,
+                Err(failed) => failed,
             };
             if connection.is_usable() {
-                return Err(error);
+                return Err(failed);
             }
             self.http2
                 .borrow_mut()
                 .connections
                 .retain(|open| open.connection.is_usable());
-            match error.request.take() {
-                // The connection was ending, which says nothing about the endpoint.
-                Some(again) if attempt < MAX_HTTP2_ATTEMPTS => {
-                    request = *again;
-                    attempt += 1;
-                }
-                handed_back => {
-                    error.request = handed_back;
-                    return Err(error);
-                }
+            // The connection was ending, which says nothing about the endpoint.
+            if failed.fate != Fate::Unprocessed || attempt == MAX_HTTP2_ATTEMPTS {
+                return Err(failed);
             }
+            attempt += 1;
         }
     }
 
@@ -508,16 +493,20 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// The request, if the server seems to have closed a pooled connection just when it was
-/// used, and sending it once more does no harm.
-fn closed_meanwhile(failed: Failed, repeatable: bool) -> Result<Request, SendError> {
-    let lost = failed.silent && failed.error.refusal.reason == Reason::ConnectionLost;
-    match failed {
-        Failed {
-            again: Some(request),
-            unsent,
-            ..
-        } if lost && (unsent || repeatable) => Ok(request),
-        failed => Err(failed.into_error()),
+impl Failed {
+    /// Whether the request may be sent once more to the same server.
+    fn may_be_repeated(&self, request: &Request) -> bool {
+        match self.fate {
+            Fate::Unprocessed => true,
+            Fate::Unknown => is_idempotent(request.method()),
+            Fate::Spent => false,
+        }
+    }
+}
+
+fn not_connected(refusal: Refusal) -> Failed {
+    Failed {
+        error: refusal.into(),
+        fate: Fate::Unprocessed,
     }
 }

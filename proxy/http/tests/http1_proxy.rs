@@ -5,6 +5,7 @@
 mod support;
 
 use support::{proxy, run};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[test]
 fn a_request_and_its_response_travel_unchanged() {
@@ -66,7 +67,6 @@ trait FlushRequest {
 impl FlushRequest for tokio::io::DuplexStream {
     /// Read up to the end of a head.
     async fn flush_request(&mut self) {
-        use tokio::io::AsyncReadExt;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.read_u8().await.unwrap());
@@ -449,5 +449,51 @@ fn an_upgrade_to_http2_is_not_passed_on() {
             .say("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
             .await;
         server.client.hear("HTTP/1.1 502 Bad Gateway\r\n").await;
+    });
+}
+
+#[test]
+fn a_client_that_reads_nothing_before_it_has_sent_all_is_served() {
+    run(async {
+        const SIZE: usize = 8 * 1024 * 1024;
+        for tunnel in [false, true] {
+            let (server, mut endpoint) = proxy();
+            let (mut hear, mut say) = tokio::io::split(server.client.0);
+            let request = if tunnel {
+                "CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n".to_owned()
+            } else {
+                format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {SIZE}\r\n\r\n")
+            };
+            let client = tokio::task::spawn_local(async move {
+                say.write_all(request.as_bytes()).await.unwrap();
+                say.write_all(&vec![1; SIZE]).await.unwrap();
+                say.shutdown().await.unwrap();
+                let mut heard = Vec::new();
+                hear.read_to_end(&mut heard).await.unwrap();
+                heard.len()
+            });
+            let mut upstream = endpoint.accept().await.0;
+            upstream.flush_request().await;
+            let (mut read, mut write) = tokio::io::split(upstream);
+            let answering = tokio::task::spawn_local(async move {
+                let length = if tunnel {
+                    String::new()
+                } else {
+                    format!("content-length: {SIZE}\r\n")
+                };
+                let response = format!("HTTP/1.1 200 OK\r\n{length}\r\n");
+                write.write_all(response.as_bytes()).await.unwrap();
+                write.write_all(&vec![2; SIZE]).await.unwrap();
+                write.shutdown().await.unwrap();
+            });
+
+            let mut read_here = vec![0; SIZE];
+            let mut at = 0;
+            while at < SIZE { let n = read.read(&mut read_here[at..]).await.unwrap(); if n == 0 { panic!("{tunnel} {at} {:?}", server.serving.await) } at += n; }
+
+            assert!(read_here.iter().all(|byte| *byte == 1));
+            answering.await.unwrap();
+            assert!(client.await.unwrap() > SIZE);
+        }
     });
 }

@@ -193,7 +193,10 @@ fn a_request_names_one_authority() {
         same.headers_mut().insert("host", "web".parse().unwrap());
         send(same).await.unwrap();
         let mut other = request(Method::GET, "http://web/other");
-        other.headers_mut().insert("host", "evil".parse().unwrap());
+        other
+            .headers_mut()
+            .insert("host", "elsewhere".parse().unwrap());
+        send(other).await.unwrap();
         let mut only_host = request(Method::GET, "/only-host");
         *only_host.version_mut() = Version::HTTP_11;
         only_host
@@ -203,12 +206,19 @@ fn a_request_names_one_authority() {
         *nowhere.version_mut() = Version::HTTP_11;
         let user = request(Method::GET, "http://user@web/user");
 
-        for refused in [other, nowhere, user] {
+        for refused in [nowhere, user] {
             let error = send(refused).await.unwrap_err();
             assert_eq!(error.reason(), Some(h2::Reason::PROTOCOL_ERROR));
         }
         send(only_host).await.unwrap();
-        assert_eq!(*seen.borrow(), ["http://web/same", "http://web/only-host"]);
+        assert_eq!(
+            *seen.borrow(),
+            [
+                "http://web/same",
+                "http://web/other",
+                "http://web/only-host"
+            ]
+        );
     });
 }
 

@@ -4,21 +4,21 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use http::Version;
 use support::{Endpoint, Peer, forward, get, pool, post, run, serve, settle, text};
 use tokio::time::advance;
-use tulle_core::Reason;
+use tulle_core::{Reason, Refusal};
 use tulle_http::{
     Interim, Request, Response, SendError,
-    pool::{Mode, Pool, PoolOptions, Session},
+    pool::{Connect, Mode, Pool, PoolOptions, Session},
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn sending(
-    pool: &Pool<support::Dial>,
+    pool: &Pool<impl Connect>,
     request: Request,
 ) -> tokio::task::JoinHandle<Result<Response, SendError>> {
     let pool = pool.clone();
@@ -103,6 +103,42 @@ fn a_connection_that_the_server_closed_while_idle_is_not_used() {
         answer(&mut endpoint.accept().await, POST).await;
         response.await.unwrap().unwrap();
         old.hear_end().await;
+    });
+}
+
+#[test]
+fn a_connection_that_the_kernel_knows_to_be_closed_gets_no_post() {
+    struct Closed(Rc<Cell<u32>>);
+    impl Connect for Closed {
+        type Io = tokio::io::DuplexStream;
+        async fn connect(&self, _: Session) -> Result<Self::Io, Refusal> {
+            self.0.set(self.0.get() + 1);
+            let (io, peer) = tokio::io::duplex(4096);
+            let mut peer = Peer(peer);
+            tokio::task::spawn_local(async move {
+                for request in [GET, GET] {
+                    answer(&mut peer, request).await;
+                }
+                peer.hear_end().await;
+            });
+            Ok(io)
+        }
+        fn is_closed(&self, _: &Self::Io) -> bool {
+            true
+        }
+    }
+    run(async {
+        let connects = Rc::new(Cell::new(0));
+        let connect = Closed(Rc::clone(&connects));
+        let pool = Pool::new(connect, Mode::AsReceived, PoolOptions::default());
+
+        for _ in 0..2 {
+            pool.send(get("/"), Interim::none()).await.unwrap();
+        }
+        let _not_answered = sending(&pool, post("/", "x"));
+        settle().await;
+
+        assert_eq!(connects.get(), 2);
     });
 }
 
@@ -337,9 +373,9 @@ fn a_response_that_nobody_reads_to_its_end_closes_its_connection() {
 }
 
 /// Serve whatever HTTP/2 connection the pool opens; counts its requests.
-fn http2_upstream(peer: Peer) -> std::rc::Rc<std::cell::Cell<usize>> {
-    let served = std::rc::Rc::new(std::cell::Cell::new(0));
-    let count = std::rc::Rc::clone(&served);
+fn http2_upstream(peer: Peer) -> Rc<Cell<usize>> {
+    let served = Rc::new(Cell::new(0));
+    let count = Rc::clone(&served);
     let service = support::Answer(async move |mut request: Request, _: Interim| {
         count.set(count.get() + 1);
         let orig = tulle_http::orig_proto::downgrade(&mut request).unwrap();
@@ -352,7 +388,7 @@ fn http2_upstream(peer: Peer) -> std::rc::Rc<std::cell::Cell<usize>> {
     tokio::task::spawn_local(async move {
         let options = tulle_http::http2::Http2Options::default();
         let (_, drain) = tulle_http::DrainSignal::new();
-        tulle_http::http2::serve(peer.0, std::rc::Rc::new(service), &options, drain).await
+        tulle_http::http2::serve(peer.0, Rc::new(service), &options, drain).await
     });
     served
 }

@@ -55,7 +55,7 @@ pub(crate) async fn accept(
                 tls: ClientTls::None(NoTls::PortSkipped),
             };
             let client = Counted::new(Io::from(io), port.client_metrics(shard, &peer.tls));
-            tcp::forward(shard, &port, policy, &peer, Prefixed::new(client)).await
+            Box::pin(tcp::forward(shard, &port, policy, &peer, Prefixed::new(client))).await
         }
         _ => redirected(shard, io, address, port, policy).await,
     }
@@ -69,6 +69,33 @@ async fn direct(
     address: SocketAddr,
     target: SocketAddr,
 ) -> Result<(), Refusal> {
+    // In a box, because it takes more room than the connection does while it is idle later.
+    let opening = Box::pin(open_direct(shard, io, address, target));
+    let (session, connection) = opening.await?;
+    let Connection {
+        port,
+        policy,
+        peer,
+        client,
+    } = connection;
+    match (session, &policy.protocol) {
+        // Whatever the client's proxy calls it: on an opaque port it is bytes.
+        (Session::Opaque, _) | (_, Protocol::Opaque | Protocol::Tls) => {
+            Box::pin(tcp::forward(shard, &port, policy, &peer, client)).await?;
+        }
+        (Session::Http1, _) => protocol::serve_http1(shard, port, peer, client).await,
+        (Session::Http2, _) => Box::pin(protocol::serve_http2(shard, port, peer, client)).await,
+    }
+    Ok(())
+}
+
+/// Who opened the connection, and what its header says.
+async fn open_direct(
+    shard: &Rc<Shard>,
+    io: TcpStream,
+    address: SocketAddr,
+    target: SocketAddr,
+) -> Result<(Session, Connection), Refusal> {
     let timeout = shard.config.inbound.detect_timeout;
     let hello = tulle_tls::read_client_hello(io, timeout)
         .await
@@ -127,20 +154,13 @@ async fn direct(
         },
     };
     let client = Prefixed::new(Counted::new(io, port.client_metrics(shard, &peer.tls)));
-    match (header.session, &policy.protocol) {
-        // Whatever the client's proxy calls it: on an opaque port it is bytes.
-        (Session::Opaque, _) | (_, Protocol::Opaque | Protocol::Tls) => {
-            tcp::forward(shard, &port, policy, &peer, client).await
-        }
-        (Session::Http1, _) => {
-            protocol::serve_http1(shard, port, peer, client).await;
-            Ok(())
-        }
-        (Session::Http2, _) => {
-            protocol::serve_http2(shard, port, peer, client).await;
-            Ok(())
-        }
-    }
+    let connection = Connection {
+        port,
+        policy,
+        peer,
+        client,
+    };
+    Ok((header.session, connection))
 }
 
 /// A connection that was redirected on its way to the application.
@@ -151,13 +171,28 @@ async fn redirected(
     port: Rc<Port>,
     policy: Arc<ServerPolicy>,
 ) -> Result<(), Refusal> {
+    let identifying = Box::pin(identify(shard, io, address, port, policy));
+    match identifying.await? {
+        None => Ok(()),
+        Some(connection) => protocol::serve(shard, connection).await,
+    }
+}
+
+/// Whose TLS it is, if any; none where the server spoke first and it is over.
+async fn identify(
+    shard: &Rc<Shard>,
+    io: TcpStream,
+    address: SocketAddr,
+    port: Rc<Port>,
+    policy: Arc<ServerPolicy>,
+) -> Result<Option<Connection>, Refusal> {
     let plain = Peer {
         address,
         tls: ClientTls::None(no_tls(address)),
     };
     let io = match wait_for_client(shard, &port, &policy, &plain, io).await? {
         Waited::Client(io) => io,
-        Waited::Served => return Ok(()),
+        Waited::Served => return Ok(None),
     };
     let timeout = shard.config.inbound.detect_timeout;
     let (peer, io) = match tulle_tls::read_client_hello(io, timeout)
@@ -176,29 +211,18 @@ async fn redirected(
                 };
                 (Peer { address, tls }, Io::from(accepted.io))
             } else {
-                let tls = ClientTls::Opaque {
-                    sni: sni.unwrap_or_default(),
-                };
-                let peer = Peer { address, tls };
-                let client = Counted::new(
-                    Io::from(io.into_prefixed()),
-                    port.client_metrics(shard, &peer.tls),
-                );
-                return tcp::forward(shard, &port, policy, &peer, Prefixed::new(client)).await;
+                let tls = port.passing(sni);
+                (Peer { address, tls }, Io::from(io.into_prefixed()))
             }
         }
     };
     let client = Prefixed::new(Counted::new(io, port.client_metrics(shard, &peer.tls)));
-    protocol::serve(
-        shard,
-        Connection {
-            port,
-            policy,
-            peer,
-            client,
-        },
-    )
-    .await
+    Ok(Some(Connection {
+        port,
+        policy,
+        peer,
+        client,
+    }))
 }
 
 enum Waited {

@@ -6,12 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tulle_core::{Reason, Refusal};
 use tulle_http::{
-    Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, orig_proto,
-    redirect, refuse,
+    Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, headers,
+    orig_proto, redirect, refuse,
 };
 use tulle_policy::{Answer, Facts, Grant, Permit, apply_request};
 use tulle_telemetry::ResponseFacts;
@@ -23,12 +23,8 @@ use crate::{
     port::Port,
 };
 
-/// The name that a client has proved, for the application; what the client itself writes
-/// there is overwritten or removed.
-const CLIENT_ID: &str = "l5d-client-id";
-
-/// What only proxies say to each other.
-const RESERVED: [&str; 3] = ["l5d-proxy-connection", "l5d-proxy-error", "tulle-reason"];
+/// The name that a client has proved, for the application.
+const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 
 /// Serves the requests of one connection.
 pub(crate) struct HttpService {
@@ -74,15 +70,12 @@ impl HttpService {
         mut request: Request,
         interim: Interim,
     ) -> Result<Response, SendError> {
-        let headers = request.headers_mut();
-        for name in RESERVED {
-            headers.remove(name);
-        }
-        match &self.client_id {
-            Some(id) => headers.insert(CLIENT_ID, id.clone()),
-            None => headers.remove(CLIENT_ID),
-        };
         let orig_proto = orig_proto::downgrade(&mut request);
+        // What the client itself has written there is no proxy's word.
+        headers::strip_reserved(request.headers_mut());
+        if let Some(id) = &self.client_id {
+            request.headers_mut().insert(CLIENT_ID, id.clone());
+        }
         let http = &self.port.http;
         let mut result = http.send(request, interim.clone()).await;
         // A pooled connection that the application has closed meanwhile says nothing about

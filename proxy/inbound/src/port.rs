@@ -1,12 +1,19 @@
 //! One port of the workload: its policy, and the connections to the application behind it.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeSet,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{net::TcpStream, time::timeout};
 use tulle_core::{ClientTls, Reason, Refusal};
 use tulle_discovery::{ServerState, View};
 use tulle_http::pool::{Connect, Mode, Pool, PoolOptions, Session};
-use tulle_metrics::Labels;
+use tulle_metrics::{Labels, Registry};
 use tulle_policy::{Grant, inbound::ServerPolicy};
 use tulle_telemetry::{ConnectionMetrics, Counted, client_tls_labels, target_labels};
 use tulle_transport::{ConnectOptions, connect};
@@ -21,6 +28,12 @@ use crate::{
 /// nobody has spoken of.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// More kinds of clients than this, and their handles are made anew now and then.
+const MAX_CLIENTS: usize = 1024;
+
+/// An application that passes TLS on has one name or a few.
+const MAX_NAMES: usize = 32;
+
 /// One port of one address of the workload.
 pub(crate) struct Port {
     pub(crate) target: SocketAddr,
@@ -28,6 +41,8 @@ pub(crate) struct Port {
     pub(crate) http: Pool<Application>,
     view: View<ServerState>,
     clients: RefCell<Vec<(ClientTls, Rc<ConnectionMetrics>)>>,
+    /// Names that TLS clients have asked for, which label what is counted.
+    names: RefCell<BTreeSet<String>>,
     admitted: AdmittedCache,
 }
 
@@ -46,6 +61,7 @@ impl Port {
             application,
             view: shard.discovery.server(target.port()),
             clients: RefCell::default(),
+            names: RefCell::default(),
             admitted: AdmittedCache::default(),
         }
     }
@@ -131,6 +147,21 @@ impl Port {
             .with("srv_port", &self.target.port().to_string())
     }
 
+    /// A client whose TLS passes through. The name that it asks for is whatever it likes, and
+    /// only so many of them are told apart.
+    pub(crate) fn passing(&self, sni: Option<String>) -> ClientTls {
+        let mut names = self.names.borrow_mut();
+        let mut sni = sni.unwrap_or_default();
+        if !names.contains(&sni) {
+            if names.len() < MAX_NAMES {
+                names.insert(sni.clone());
+            } else {
+                sni.clear();
+            }
+        }
+        ClientTls::Opaque { sni }
+    }
+
     /// The handles that count the connections of one kind of client.
     pub(crate) fn client_metrics(&self, shard: &Shard, tls: &ClientTls) -> Rc<ConnectionMetrics> {
         let mut clients = self.clients.borrow_mut();
@@ -139,6 +170,9 @@ impl Port {
         }
         let labels = target_labels(&shard.labels.with("peer", "src"), self.target);
         let metrics = ConnectionMetrics::new(&shard.registry, &client_tls_labels(&labels, tls));
+        if clients.len() >= MAX_CLIENTS {
+            clients.clear();
+        }
         clients.push((tls.clone(), metrics.clone()));
         metrics
     }
@@ -153,25 +187,30 @@ fn unknown() -> Refusal {
 pub(crate) struct Application {
     target: SocketAddr,
     options: ConnectOptions,
-    metrics: Rc<ConnectionMetrics>,
+    registry: Registry,
+    labels: Labels,
+    /// Made with the first connection: a scanner finds many ports where nobody listens.
+    metrics: Rc<OnceCell<Rc<ConnectionMetrics>>>,
 }
 
 impl Application {
     fn new(shard: &Shard, target: SocketAddr) -> Self {
         let inbound = &shard.config.inbound;
         let labels = target_labels(&shard.labels.with("peer", "dst"), target);
-        let labels: Labels = labels
+        let labels = labels
             .with("tls", "no_identity")
             .with("no_tls_reason", "loopback");
         Self {
             target,
             options: ConnectOptions {
                 timeout: inbound.connect_timeout,
-                keepalive: None,
-                user_timeout: None,
+                keepalive: inbound.connect_keepalive,
+                user_timeout: inbound.connect_user_timeout,
                 mark: shard.config.mark,
             },
-            metrics: ConnectionMetrics::new(&shard.registry, &labels),
+            registry: shard.registry.clone(),
+            labels,
+            metrics: Rc::default(),
         }
     }
 
@@ -182,7 +221,10 @@ impl Application {
     pub(crate) async fn open(&self) -> Result<Counted<TcpStream>, Refusal> {
         let socket = connect(self.target, &self.options).await;
         let socket = socket.map_err(|error| Refusal::new(error.reason(), error.to_string()))?;
-        Ok(Counted::new(socket, self.metrics.clone()))
+        let metrics = self
+            .metrics
+            .get_or_init(|| ConnectionMetrics::new(&self.registry, &self.labels));
+        Ok(Counted::new(socket, metrics.clone()))
     }
 }
 
@@ -191,5 +233,68 @@ impl Connect for Application {
 
     async fn connect(&self, _session: Session) -> Result<Self::Io, Refusal> {
         self.open().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+    use tulle_config::{Config, HostPort};
+    use tulle_discovery::{ControlChannel, Dial, DialError, Dialed, Discovery};
+    use tulle_http::{DrainSignal, http2::Http2Options};
+    use tulle_metrics::Registry;
+    use tulle_tls::Store;
+
+    use super::*;
+    use crate::Parts;
+
+    struct Nowhere;
+
+    impl Dial for Nowhere {
+        async fn dial(&self) -> Result<Dialed, DialError> {
+            std::future::pending().await
+        }
+    }
+
+    fn shard() -> Rc<Shard> {
+        let lookup = |name: &str| match name.trim_start_matches("LINKERD2_PROXY_") {
+            "DESTINATION_SVC_ADDR" | "POLICY_SVC_ADDR" | "IDENTITY_SVC_ADDR" => Some("[::1]:1"),
+            "POLICY_WORKLOAD" | "IDENTITY_TOKEN_FILE" | "IDENTITY_LOCAL_NAME" => Some("x"),
+            "IDENTITY_TRUST_ANCHORS" => Some("-----BEGIN CERTIFICATE-----"),
+            _ => None,
+        };
+        let config = Config::from_env(|name| lookup(name).map(str::to_owned)).unwrap();
+        let addr = HostPort {
+            host: "nowhere".into(),
+            port: 1,
+        };
+        let runtime = Handle::current();
+        let windows = config.outbound.client_h2;
+        let channel = ControlChannel::new(&addr, Nowhere, windows, &runtime);
+        let registry = Registry::new();
+        Shard::new(Parts {
+            discovery: Discovery::over(&config, channel.clone(), channel, &registry, &runtime),
+            config: Arc::new(config),
+            registry,
+            store: Store::new(),
+            drain: DrainSignal::new().0,
+            http2: Http2Options::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn names_that_a_client_makes_up_do_not_add_up() {
+        let shard = shard();
+        let port = shard.port(([10, 0, 0, 1], 443).into());
+        let first = port.passing(Some("web.shop".to_owned()));
+
+        for number in 0..10_000 {
+            let tls = port.passing(Some(format!("{number}.example")));
+            port.client_metrics(&shard, &tls);
+        }
+
+        assert_eq!(port.passing(Some("web.shop".to_owned())), first);
+        assert!(port.clients.borrow().len() <= MAX_NAMES + 1);
+        assert!(shard.registry.render().lines().count() < 10 * MAX_NAMES);
     }
 }

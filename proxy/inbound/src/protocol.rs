@@ -3,7 +3,7 @@
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
-use tulle_core::{Reason, Refusal};
+use tulle_core::{ClientTls, Reason, Refusal};
 use tulle_http::{http1, http2};
 use tulle_policy::inbound::{Protocol, ServerPolicy};
 use tulle_transport::{Detected, First, detect_http, fill, first_speaker};
@@ -24,7 +24,8 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
 }
 
-/// Serve by the port's protocol, detecting it where policy says so.
+/// Serve by the port's protocol, detecting it where policy says so. HTTP/1 is what most
+/// connections speak, and most are idle, so the state of everything else is put into boxes.
 pub(crate) async fn serve(shard: &Rc<Shard>, connection: Connection) -> Result<(), Refusal> {
     let Connection {
         port,
@@ -33,33 +34,43 @@ pub(crate) async fn serve(shard: &Rc<Shard>, connection: Connection) -> Result<(
         mut client,
     } = connection;
     let detected = match &policy.protocol {
+        // What passes through to the application is not looked at.
+        _ if matches!(peer.tls, ClientTls::Opaque { .. }) => Detected::NotHttp,
         // What makes no sense authorizes nobody, whatever it is forwarded as.
         Protocol::Opaque | Protocol::Tls | Protocol::Invalid(_) => Detected::NotHttp,
         Protocol::Http2(_) | Protocol::Grpc(_) => Detected::Http2,
         // An upgraded peer speaks HTTP/2 to an HTTP/1 port; what is neither is HTTP/1's to refuse.
         Protocol::Http1(_) => {
             let limit = shard.config.inbound.detect_timeout;
-            match detect(&policy, limit, &mut client).await {
+            match Box::pin(detect(&policy, limit, &mut client)).await {
                 Ok(Detected::Http2) => Detected::Http2,
                 _ => Detected::Http1,
             }
         }
         Protocol::Detect { timeout, .. } => {
             let spoken = fill(&mut client);
-            match first(shard, &port, &policy, &peer, spoken).await? {
-                First::Client => detect(&policy, *timeout, &mut client).await?,
+            let waiting = Box::pin(first(shard, &port, &policy, &peer, spoken));
+            match waiting.await? {
+                First::Client => Box::pin(detect(&policy, *timeout, &mut client)).await?,
                 First::ClientGone | First::Nobody(None) => return Ok(()),
                 First::Server(leg) | First::Nobody(Some(leg)) => {
-                    return tcp::copy(shard, &port, policy.clone(), &peer, client, leg).await;
+                    let copying = tcp::copy(shard, &port, policy.clone(), &peer, client, leg);
+                    return Box::pin(copying).await;
                 }
             }
         }
     };
     match detected {
-        Detected::Http1 => serve_http1(shard, port, peer, client).await,
-        Detected::Http2 => serve_http2(shard, port, peer, client).await,
+        Detected::Http1 => {
+            drop(policy);
+            serve_http1(shard, port, peer, client).await;
+        }
+        Detected::Http2 => {
+            drop(policy);
+            Box::pin(serve_http2(shard, port, peer, client)).await;
+        }
         Detected::NotHttp | Detected::NeedMore => {
-            tcp::forward(shard, &port, policy, &peer, client).await?;
+            Box::pin(tcp::forward(shard, &port, policy, &peer, client)).await?;
         }
     }
     Ok(())

@@ -34,6 +34,8 @@ pub struct Parts {
     pub discovery: Discovery,
     /// Says when to end.
     pub drain: Trigger,
+    /// HTTP/2 towards those who connect.
+    pub http2: Http2Options,
 }
 
 /// The inbound half of one worker.
@@ -63,10 +65,11 @@ impl Shard {
             store,
             discovery,
             drain,
+            http2,
         } = parts;
         Rc::new(Self {
             http1: Http1Options::default(),
-            http2: Http2Options::default(),
+            http2,
             config,
             registry,
             store,

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tulle_core::{Reason, Refusal};
 use tulle_policy::{Permit, inbound::ServerPolicy};
 use tulle_telemetry::Counted;
-use tulle_transport::{Ended, Prefixed, duplex};
+use tulle_transport::{Ended, Prefixed, duplex, reset_on_drop};
 
 use crate::{
     Shard,
@@ -42,7 +42,8 @@ pub(crate) async fn forward(
 }
 
 /// Copy until both sides have ended, a policy takes the permit back, or the grace of a
-/// shutdown is over.
+/// shutdown is over. What ends before its end is a reset for both: neither may take what it
+/// got for everything.
 ///
 /// # Errors
 /// Where a policy took the permit back.
@@ -51,8 +52,8 @@ pub(crate) async fn copy(
     port: &Rc<Port>,
     policy: Arc<ServerPolicy>,
     peer: &Peer,
-    client: Client,
-    leg: Leg,
+    mut client: Client,
+    mut leg: Leg,
 ) -> Result<(), Refusal> {
     port.count_connection(shard, &peer.tls, "inbound_tcp_authz_allow");
     let drain = shard.drain.handle();
@@ -67,7 +68,12 @@ pub(crate) async fn copy(
             }
         }
     };
-    match duplex(client, leg, &(), revoked).await {
+    let ended = duplex(&mut client, &mut leg, &(), revoked).await;
+    if !matches!(ended, Ended::Complete) {
+        client.get_ref().get_ref().reset_on_drop();
+        reset_on_drop(leg.get_ref().get_ref());
+    }
+    match ended {
         Ended::Complete => Ok(()),
         Ended::Cancelled(refusal) => Err(refusal),
         Ended::Failed(side, error) => {

@@ -25,6 +25,11 @@ use tokio::time::Instant;
 
 use crate::{Counter, Gauge, Histogram, Labels, text};
 
+/// Series of one family. A label whose values a stranger chooses (a port, the name that a TLS
+/// client asks for) must not be able to fill the memory: what comes after these is counted
+/// where nobody sees it.
+const MAX_SERIES: usize = 10_000;
+
 /// From how many cells on a series looks for dropped ones whenever a handle is made.
 const FIRST_SWEEP: usize = 8;
 
@@ -171,11 +176,10 @@ impl Registry {
     fn add(&self, name: &str, help: &str, sort: Sort, labels: &Labels, cell: Cell) {
         let family = self.family(name, help, sort);
         let mut all = family.series.lock();
-        match all.get_mut(labels) {
-            Some(series) => series.add(&family.sort, cell),
-            None => {
-                all.insert(labels.clone(), Series::new(&family.sort, labels, cell));
-            }
+        if let Some(series) = all.get_mut(labels) {
+            series.add(&family.sort, cell);
+        } else if all.len() < MAX_SERIES {
+            all.insert(labels.clone(), Series::new(&family.sort, labels, cell));
         }
     }
 }
@@ -372,6 +376,19 @@ mod tests {
             "# HELP requests_total Requests.\n# TYPE requests_total counter\n\
              requests_total{direction=\"inbound\"} 3\n# EOF\n"
         );
+    }
+
+    #[test]
+    fn a_family_has_a_bounded_number_of_series() {
+        let registry = Registry::new();
+
+        for number in 0..MAX_SERIES + 100 {
+            let labels = labels().with("sni", &number.to_string());
+            registry.counter("requests", "Requests.", &labels).inc();
+        }
+
+        let lines = registry.render().lines().count();
+        assert_eq!(lines, MAX_SERIES + "HELP TYPE EOF".split(' ').count());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The endpoints behind one backend, and the choice among them.
 //!
-//! An endpoint whose connection failed is not ready until its back-off ends. While none is
-//! ready, requests wait; after the fail-fast time they are refused at once, until one is
-//! ready again. Endpoints that stay the same from one update to the next keep their
-//! connections and their load estimate.
+//! An endpoint whose connection failed is not ready until its back-off ends, and whoever
+//! comes then tries it. While none is ready, requests wait, no more of them than the queue
+//! holds; after the fail-fast time they are refused at once, until one has been reached
+//! again: an endpoint that may only be tried again does not end that time, or requests to
+//! one that is gone would wait for ever. Endpoints that stay the same from one update to the
+//! next keep their connections and their load estimate.
 
 use std::{
     cell::{Cell, RefCell},
@@ -55,6 +57,8 @@ pub(crate) struct Balancer {
     ewma: Ewma,
     nodes: RefCell<Vec<Rc<Node>>>,
     fail_fast: FailFast,
+    /// Who waits for an endpoint.
+    waiting: Cell<usize>,
     metrics: BalancerMetrics,
 }
 
@@ -102,19 +106,28 @@ impl Balancer {
             ewma,
             nodes: RefCell::new(nodes),
             fail_fast: FailFast::new(shard.config.outbound.failfast),
+            waiting: Cell::new(0),
         }
     }
 
-    /// Whether a request would be refused at once.
+    /// Whether a request would be refused at once. While another backend takes its requests
+    /// nobody chooses from this one, so what has changed is looked for here.
     pub(crate) fn failing(&self) -> bool {
-        self.fail_fast.failing(Instant::now())
+        let now = Instant::now();
+        if !self.fail_fast.failing(now) {
+            return false;
+        }
+        self.take_update();
+        !self.nodes.borrow().iter().any(|node| node.ready(now))
     }
 
-    /// Choose a ready endpoint, waiting for one if need be.
+    /// Choose a ready endpoint, waiting for one if need be, as one of at most `queue`.
     ///
     /// # Errors
-    /// `fail_fast` or `no_endpoints` where none has been ready for the fail-fast time.
-    pub(crate) async fn choose(&self) -> Result<Rc<Node>, Refusal> {
+    /// `fail_fast` or `no_endpoints` where none has been ready for the fail-fast time,
+    /// `overloaded` where too many wait already.
+    pub(crate) async fn choose(&self, queue: usize) -> Result<Rc<Node>, Refusal> {
+        let mut place = None;
         loop {
             self.take_update();
             let now = Instant::now();
@@ -122,15 +135,27 @@ impl Balancer {
                 let nodes = self.nodes.borrow();
                 pick(&nodes, self.shard.random(), now).map(|index| nodes[index].clone())
             };
-            match (self.fail_fast.observe(chosen.is_some(), now), chosen) {
+            let reached = chosen.as_deref().is_some_and(|node| self.reached(node, now));
+            match (self.fail_fast.observe(reached, now), chosen) {
                 (_, Some(node)) => return Ok(node),
-                (Verdict::Wait(until), None) => self.wait(until, now).await,
+                (Verdict::Wait(until), None) => {
+                    if place.is_none() {
+                        place = Some(Place::take(&self.waiting, queue)?);
+                    }
+                    self.wait(until, now).await;
+                }
                 (_, None) => {
                     self.metrics.failed_fast.inc();
                     return Err(self.refusal());
                 }
             }
         }
+    }
+
+    /// Whether this ready node, or another one, was there when it was tried last.
+    fn reached(&self, node: &Node, now: Instant) -> bool {
+        let reached = |node: &Node| node.ready(now) && !node.gate.doubtful();
+        reached(node) || self.nodes.borrow().iter().any(|node| reached(node))
     }
 
     /// Wait until something may have become ready.
@@ -193,8 +218,30 @@ impl Balancer {
         for gone in &old {
             gone.http.close();
         }
+        // Between the two sets there may have been others: how long there has been nobody
+        // ready is counted anew.
+        self.fail_fast.observe(true, Instant::now());
         self.metrics.endpoints(nodes.len());
         self.nodes.replace(nodes);
+    }
+}
+
+/// A place among those who wait, given back when it is dropped.
+struct Place<'a>(&'a Cell<usize>);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a Cell<usize>, queue: usize) -> Result<Self, Refusal> {
+        if waiting.get() >= queue {
+            return Err(Refusal::new(Reason::Overloaded, "service unavailable"));
+        }
+        waiting.set(waiting.get() + 1);
+        Ok(Self(waiting))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -248,5 +295,113 @@ impl BalancerMetrics {
 impl Drop for BalancerMetrics {
     fn drop(&mut self) {
         self.ready.set(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Handle;
+    use tulle_config::{Config, HostPort};
+    use tulle_discovery::{ControlChannel, Dial, DialError, Dialed, Discovery};
+    use tulle_http::{DrainSignal, http2::Http2Options};
+    use tulle_metrics::Registry;
+    use tulle_tls::Store;
+
+    use super::*;
+    use crate::Parts;
+
+    struct Nowhere;
+
+    impl Dial for Nowhere {
+        async fn dial(&self) -> Result<Dialed, DialError> {
+            std::future::pending().await
+        }
+    }
+
+    fn shard() -> Rc<Shard> {
+        let lookup = |name: &str| match name.trim_start_matches("LINKERD2_PROXY_") {
+            "DESTINATION_SVC_ADDR" | "POLICY_SVC_ADDR" | "IDENTITY_SVC_ADDR" => Some("[::1]:1"),
+            "POLICY_WORKLOAD" | "IDENTITY_TOKEN_FILE" | "IDENTITY_LOCAL_NAME" => Some("x"),
+            "IDENTITY_TRUST_ANCHORS" => Some("-----BEGIN CERTIFICATE-----"),
+            _ => None,
+        };
+        let config = Config::from_env(|name| lookup(name).map(str::to_owned)).unwrap();
+        let addr = HostPort {
+            host: "nowhere".into(),
+            port: 1,
+        };
+        let runtime = Handle::current();
+        let windows = config.outbound.client_h2;
+        let channel = ControlChannel::new(&addr, Nowhere, windows, &runtime);
+        let registry = Registry::new();
+        Shard::new(Parts {
+            discovery: Discovery::over(&config, channel.clone(), channel, &registry, &runtime),
+            config: Arc::new(config),
+            registry,
+            store: Store::new(),
+            drain: DrainSignal::new().0,
+            http2: Http2Options::default(),
+        })
+    }
+
+    fn gone(shard: &Rc<Shard>) -> Balancer {
+        let endpoint = Endpoint::plain(([127, 0, 0, 1], 1).into());
+        Balancer::fixed(shard, &Arc::new(endpoint), &Labels::none())
+    }
+
+    /// Choose and fail to connect until that is over.
+    async fn request(shard: &Rc<Shard>, balancer: &Balancer) -> Refusal {
+        loop {
+            match balancer.choose(1).await {
+                Ok(node) => shard.put_aside(&node, &Refusal::new(Reason::ConnectFailed, "gone")),
+                Err(refusal) => return refusal,
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn requests_to_an_endpoint_that_is_gone_fail_after_the_fail_fast_time() {
+        let shard = shard();
+        let balancer = gone(&shard);
+        let start = Instant::now();
+
+        let refusal = request(&shard, &balancer).await;
+
+        assert_eq!(refusal.reason, Reason::FailFast);
+        let waited = start.elapsed();
+        assert!(
+            (Duration::from_secs(3)..Duration::from_millis(3100)).contains(&waited),
+            "{waited:?}"
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_balancer_that_fails_fast_is_tried_again_when_a_back_off_ends() {
+        let shard = shard();
+        let balancer = gone(&shard);
+        request(&shard, &balancer).await;
+        assert!(balancer.failing());
+
+        tokio::time::sleep(Duration::from_secs(10)).await;
+
+        assert!(!balancer.failing());
+        let node = balancer.choose(1).await.unwrap();
+        node.gate.succeeded();
+        balancer.choose(1).await.unwrap();
+        assert!(!balancer.fail_fast.failing(Instant::now()));
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn no_more_requests_wait_than_the_queue_holds() {
+        let shard = shard();
+        let balancer = gone(&shard);
+
+        let (first, second) = tokio::join!(request(&shard, &balancer), request(&shard, &balancer));
+
+        assert_eq!(first.reason, Reason::FailFast);
+        assert_eq!(second.reason, Reason::Overloaded);
+        assert_eq!(balancer.waiting.get(), 0);
     }
 }

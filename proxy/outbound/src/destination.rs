@@ -7,7 +7,10 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tulle_core::{Reason, Refusal};
 use tulle_discovery::{OutboundState, View};
-use tulle_policy::{Backend, Distribution, Meta, RouteBackend, outbound::ClientPolicy};
+use tulle_policy::{
+    Backend, Distribution, Meta, RouteBackend,
+    outbound::{ClientPolicy, Protocol},
+};
 use tulle_telemetry::StatusMetrics;
 
 use crate::{
@@ -22,6 +25,8 @@ pub(crate) struct Destination {
     shard: Rc<Shard>,
     view: View<OutboundState>,
     current: RefCell<Option<Current>>,
+    /// The last policy that knew what to do with requests.
+    http: RefCell<Option<Rc<Compiled>>>,
 }
 
 struct Current {
@@ -57,6 +62,7 @@ impl Destination {
             shard: shard.clone(),
             view: shard.discovery.outbound(target),
             current: RefCell::new(None),
+            http: RefCell::new(None),
         }
     }
 
@@ -105,15 +111,43 @@ impl Destination {
                 "the destination is not known yet",
             )),
         };
-        self.current.replace(Some(Current {
+        let before = self.current.replace(Some(Current {
             generation,
             compiled: compiled.clone(),
         }));
+        match &compiled {
+            Ok(now) if !now.speaks_http() => {
+                if let Some(Ok(before)) = before.map(|before| before.compiled)
+                    && before.speaks_http()
+                {
+                    self.http.replace(Some(before));
+                }
+            }
+            _ => drop(self.http.take()),
+        }
         compiled
+    }
+
+    /// What holds for requests. A connection that was taken for HTTP stays that when its
+    /// destination becomes opaque: its requests go by the routes that they had, to the
+    /// endpoints that there are now.
+    pub(crate) fn for_requests(&self) -> Result<Rc<Compiled>, Refusal> {
+        let current = self.current()?;
+        if current.speaks_http() {
+            return Ok(current);
+        }
+        Ok(self.http.borrow().clone().unwrap_or(current))
     }
 }
 
 impl Compiled {
+    fn speaks_http(&self) -> bool {
+        !matches!(
+            self.policy.protocol,
+            Protocol::Opaque(_) | Protocol::Tls(_)
+        )
+    }
+
     /// Choose among the backends of a rule: the first that does not fail fast, or one by
     /// weight among those that do not.
     ///

@@ -6,13 +6,14 @@ use http::{HeaderValue, Version, header};
 use tokio::time::Instant;
 use tulle_core::{Reason, Refusal};
 use tulle_http::{
-    Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, redirect, refuse,
+    Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, headers, redirect,
+    refuse,
 };
 use tulle_policy::{
     Answer, Backend, BackendKind, Facts, apply_request, apply_response,
     outbound::{ClientPolicy, Protocol, RouteMatch},
 };
-use tulle_telemetry::ResponseFacts;
+use tulle_telemetry::{Ended, ResponseFacts};
 
 use crate::{
     Shard,
@@ -68,7 +69,7 @@ impl HttpService {
         let shard = &self.shard;
         let slot = Slot::take(shard)
             .ok_or_else(|| Refusal::new(Reason::Overloaded, "service unavailable"))?;
-        let compiled = self.destination.current()?;
+        let compiled = self.destination.for_requests()?;
         let route = find(&compiled.policy, &request)?;
         if !route.filters.is_empty() {
             apply_request(&route.filters, route.path, &mut request, || shard.random())?;
@@ -81,9 +82,10 @@ impl HttpService {
         let metrics = compiled.metrics(&route.meta, &chosen.backend, grpc);
         metrics.backend.begin();
 
+        let queue = shard.config.outbound.queue_capacity;
         let mut lost = 0;
         loop {
-            let node = balancer.choose().await?;
+            let node = balancer.choose(queue).await?;
             let in_flight = InFlight::start(node);
             let sent = Instant::now();
             let node = &in_flight.0;
@@ -116,7 +118,10 @@ impl HttpService {
                         shard.put_aside(node, &error.refusal);
                         request = *unsent;
                     }
-                    None => return Err(Failure::Sending(error)),
+                    None => {
+                        node.requests.end(lost_answer(&error.refusal), sent.elapsed());
+                        return Err(Failure::Sending(error));
+                    }
                 },
             }
         }
@@ -153,13 +158,23 @@ impl Service for HttpService {
         match self.forward(request, interim, words.is_grpc()).await {
             Ok(mut response) => {
                 // What a remote proxy says of an error is for us, not for the application.
-                let headers = response.headers_mut();
-                headers.remove("l5d-proxy-error");
-                headers.remove("l5d-proxy-connection");
+                let head = response.headers_mut();
+                head.remove(headers::PROXY_ERROR);
+                head.remove(headers::PROXY_CONNECTION_CLOSE);
                 response
             }
             Err(failure) => self.answer(&failure, words),
         }
+    }
+}
+
+/// For the numbers: a request that the endpoint took and did not answer.
+fn lost_answer(refusal: &Refusal) -> Ended {
+    Ended {
+        status: refusal.status().as_u16(),
+        grpc_status: None,
+        failure: true,
+        error: "unclassified",
     }
 }
 
@@ -190,7 +205,7 @@ fn find<'a>(policy: &'a ClientPolicy, request: &Request) -> Result<RouteMatch<'a
         Protocol::Http1(routes) | Protocol::Http2(routes) => routes.find(&facts),
         Protocol::Grpc(routes) => routes.find(&facts),
         Protocol::Opaque(_) | Protocol::Tls(_) => {
-            // It was HTTP when the connection came; the policy has changed since.
+            // It was taken for HTTP when the connection came, by nothing that was a route.
             Err(Refusal::new(
                 Reason::RouteNotFound,
                 "no route: the destination is opaque now",

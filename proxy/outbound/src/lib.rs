@@ -63,5 +63,5 @@ async fn accept(
     let client = Prefixed::new(Counted::new(io, shard.accepted_metrics(target)));
     let destination = shard.destination(target);
     let compiled = destination.ready(DISCOVERY_TIMEOUT).await?;
-    serve::serve(shard, &destination, &compiled, client).await
+    serve::serve(shard, &destination, compiled, client).await
 }

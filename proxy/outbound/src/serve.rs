@@ -19,11 +19,12 @@ use crate::{
 /// The application's connection, with what has been read of it.
 pub(crate) type Client = Prefixed<Counted<TcpStream>>;
 
-/// Serve a connection whose destination is known.
+/// Serve a connection whose destination is known. HTTP/1 is what most connections speak, and
+/// most are idle, so the state of everything else is put into boxes.
 pub(crate) async fn serve(
     shard: &Rc<Shard>,
     destination: &Rc<Destination>,
-    compiled: &Rc<Compiled>,
+    compiled: Rc<Compiled>,
     mut client: Client,
 ) -> Result<(), Refusal> {
     if let Some(refusal) = compiled.policy.protocol.refusal() {
@@ -32,27 +33,34 @@ pub(crate) async fn serve(
     }
     match &compiled.policy.protocol {
         Protocol::Opaque(_) | Protocol::Tls(_) => {
-            return tcp::forward(shard, compiled, client).await;
+            return Box::pin(tcp::forward(shard, &compiled, client)).await;
         }
         Protocol::Http2(_) | Protocol::Grpc(_) => {
-            serve_http2(shard, destination, client).await;
+            Box::pin(serve_http2(shard, destination, client)).await;
             return Ok(());
         }
         Protocol::Http1(_) | Protocol::Invalid(_) => {}
-        Protocol::Detect { .. } => match detect(shard, destination, compiled, &mut client).await? {
-            Spoken::Client(Detected::Http2) => {
-                serve_http2(shard, destination, client).await;
-                return Ok(());
+        Protocol::Detect { .. } => {
+            let detecting = Box::pin(detect(shard, destination, &compiled, &mut client));
+            match detecting.await? {
+                Spoken::Client(Detected::Http2) => {
+                    Box::pin(serve_http2(shard, destination, client)).await;
+                    return Ok(());
+                }
+                Spoken::Client(Detected::Http1) => {}
+                Spoken::Client(_) => {
+                    return Box::pin(tcp::forward(shard, &compiled, client)).await;
+                }
+                Spoken::Server(leg) => {
+                    Box::pin(tcp::copy(shard, client, *leg)).await;
+                    return Ok(());
+                }
+                Spoken::Nobody => return Ok(()),
             }
-            Spoken::Client(Detected::Http1) => {}
-            Spoken::Client(_) => return tcp::forward(shard, compiled, client).await,
-            Spoken::Server(leg) => {
-                tcp::copy(shard, client, leg).await;
-                return Ok(());
-            }
-            Spoken::Nobody => return Ok(()),
-        },
+        }
     }
+    // The policy may change, and this one need not be kept for as long as the connection.
+    drop(compiled);
     let service = HttpService::new(shard, destination);
     let options = &shard.http1;
     if let Err(error) = http1::serve(client, service, options, shard.drain.handle()).await {
@@ -73,7 +81,7 @@ async fn serve_http2(shard: &Rc<Shard>, destination: &Rc<Destination>, client: C
 enum Spoken {
     Client(Detected),
     /// The server speaks first, or nobody spoke for the whole time: bytes go over this leg.
-    Server(tcp::Leg),
+    Server(Box<tcp::Leg>),
     Nobody,
 }
 
@@ -98,9 +106,9 @@ async fn detect(
                 .server_first
                 .borrow_mut()
                 .learn(target, leg.prefix(), Instant::now());
-            return Ok(Spoken::Server(leg));
+            return Ok(Spoken::Server(Box::new(leg)));
         }
-        First::Nobody(Some(leg)) => return Ok(Spoken::Server(leg)),
+        First::Nobody(Some(leg)) => return Ok(Spoken::Server(Box::new(leg))),
         First::Nobody(None) => return Ok(Spoken::Client(Detected::NotHttp)),
     }
     loop {

@@ -39,6 +39,8 @@ pub struct Parts {
     pub discovery: Discovery,
     /// Says when to end.
     pub drain: Trigger,
+    /// HTTP/2 towards those who connect.
+    pub http2: Http2Options,
 }
 
 /// The outbound half of one worker.
@@ -70,10 +72,11 @@ impl Shard {
             store,
             discovery,
             drain,
+            http2,
         } = parts;
         Rc::new(Self {
             http1: Http1Options::default(),
-            http2: Http2Options::default(),
+            http2,
             config,
             registry,
             store,

@@ -6,7 +6,7 @@ use tulle_core::{Reason, Refusal};
 use tulle_policy::outbound::Protocol;
 use tulle_telemetry::Counted;
 use tulle_tls::Io;
-use tulle_transport::{Ended, Prefixed, duplex};
+use tulle_transport::{Ended, Prefixed, duplex, reset_on_drop};
 
 use crate::{Shard, balancer::Node, destination::Compiled, serve::Client};
 
@@ -45,9 +45,13 @@ pub(crate) async fn open(shard: &Shard, compiled: &Compiled) -> Result<Leg, Refu
             ));
         }
     };
-    let (_, balancer) = compiled.backend(&rule.distribution)?;
+    let (chosen, balancer) = compiled.backend(&rule.distribution)?;
+    if let Some(filter) = chosen.filters.first() {
+        return Err(filter.refusal());
+    }
+    let queue = shard.config.outbound.tcp_queue_capacity;
     loop {
-        let node = balancer.choose().await?;
+        let node = balancer.choose(queue).await?;
         let load = Load::start(node.clone());
         match node.connector.open_measured(&node.load).await {
             Ok(connection) => {
@@ -70,10 +74,16 @@ pub(crate) async fn forward(
     Ok(())
 }
 
-/// Copy until both sides have ended or the grace of a shutdown is over.
-pub(crate) async fn copy(shard: &Shard, client: Client, leg: Leg) {
+/// Copy until both sides have ended or the grace of a shutdown is over. What ends before its
+/// end is a reset for both: neither may take what it got for everything.
+pub(crate) async fn copy(shard: &Shard, mut client: Client, mut leg: Leg) {
     let drain = shard.drain.handle();
-    let ended = duplex(client, leg, &(), drain.closed()).await;
+    let ended = duplex(&mut client, &mut leg, &(), drain.closed()).await;
+    if matches!(ended, Ended::Complete) {
+        return;
+    }
+    reset_on_drop(client.get_ref().get_ref());
+    leg.get_ref().get_ref().reset_on_drop();
     if let Ended::Failed(side, error) = ended {
         tracing::debug!(?side, %error, "connection broke");
     }

@@ -47,6 +47,14 @@ pub struct Counted<I, G = ()> {
 #[derive(Debug)]
 struct Open(Rc<ConnectionMetrics>);
 
+impl<I, G> Counted<I, G> {
+    /// The connection.
+    #[must_use]
+    pub const fn get_ref(&self) -> &I {
+        &self.io
+    }
+}
+
 impl<I> Counted<I> {
     /// Count an opened connection.
     #[must_use]

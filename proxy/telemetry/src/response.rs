@@ -4,6 +4,9 @@ use tulle_http::{End, Response};
 /// gRPC codes that count as a failure of the server (the stock classification).
 const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
 
+const GRPC_UNKNOWN: u16 = 2;
+const GRPC_LAST: u16 = 16;
+
 /// What the head of a response tells about its outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseFacts {
@@ -76,11 +79,10 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// A code that nobody has defined is UNKNOWN, as for the client: a peer must not be able to
+/// make up as many series as there are numbers.
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers
-        .get("grpc-status")
-        .map(HeaderValue::to_str)?
-        .ok()?
-        .parse()
-        .ok()
+    let value = headers.get("grpc-status").map(HeaderValue::to_str)?;
+    let code: u16 = value.ok()?.parse().ok()?;
+    Some(if code <= GRPC_LAST { code } else { GRPC_UNKNOWN })
 }

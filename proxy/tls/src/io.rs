@@ -40,9 +40,7 @@ impl Io {
     /// Let the peer see a reset instead of an end when this is dropped, as it must where the
     /// other side of a forwarded connection broke.
     pub fn reset_on_drop(&self) {
-        if let Err(error) = self.tcp().set_zero_linger() {
-            tracing::debug!(%error, "cannot reset a connection");
-        }
+        tulle_transport::reset_on_drop(self.tcp());
     }
 }
 

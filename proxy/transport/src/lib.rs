@@ -22,7 +22,7 @@ pub use connect::{ConnectError, ConnectOptions, connect};
 pub use detect::{Detected, MAX_DETECT, detect_http};
 pub use duplex::{Ended, Flow, Observer, Side, duplex};
 pub use header::{Header, HeaderError, Session, read_header};
-pub use options::AcceptedOptions;
+pub use options::{AcceptedOptions, reset_on_drop};
 pub use orig_dst::orig_dst;
 pub use prefixed::{Prefixed, Unread};
 pub use scratch::{SCRATCH_SIZE, Scratch};

@@ -1,6 +1,7 @@
 use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 
 /// Between two probes of a connection that has been silent for the keep-alive time. Linux's
 /// default of 75 s would find a cut link only after minutes.
@@ -18,6 +19,14 @@ pub struct AcceptedOptions {
     /// How long sent data may stay unacknowledged; absent: what the kernel does, about 15
     /// minutes. It also replaces the number of probes.
     pub user_timeout: Option<Duration>,
+}
+
+/// Let the peer see a reset instead of an end when the connection is dropped, as it must where
+/// the other side of a forwarded connection broke.
+pub fn reset_on_drop(io: &TcpStream) {
+    if let Err(error) = io.set_zero_linger() {
+        tracing::debug!(%error, "cannot reset a connection");
+    }
 }
 
 impl AcceptedOptions {

@@ -1,5 +1,7 @@
 //! gRPC: unary calls, one at a time on each HTTP/2 connection, with their trailers.
 
+use std::{future::poll_fn, task::Poll};
+
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -34,6 +36,15 @@ impl Client {
             message: wire::grpc_request(u32::try_from(load.body)?),
             size: load.body,
         })
+    }
+
+    /// Tell whether the server has not yet ended it.
+    pub async fn reusable(&mut self) -> bool {
+        let Some(send) = &mut self.send else {
+            return false;
+        };
+        poll_fn(|context| Poll::Ready(!matches!(send.poll_ready(context), Poll::Ready(Err(_)))))
+            .await
     }
 
     /// Make one call.

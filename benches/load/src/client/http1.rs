@@ -42,11 +42,18 @@ impl Client {
         }
     }
 
+    /// Tell whether the server has not yet closed it, nor said that it will.
+    pub async fn reusable(&self) -> bool {
+        !self.closing && super::open(&self.stream).await
+    }
+
     /// Make one request.
     pub async fn request(&mut self) -> anyhow::Result<usize> {
         self.stream.write_all(&self.request).await?;
         self.head.clear();
-        let mut left = self.head().await?;
+        let head = self.head().await?;
+        self.closing = head.closing;
+        let mut left = head.left;
         while left > 0 {
             let read = self.read().await?;
             if read == 0 || read > left {
@@ -57,27 +64,27 @@ impl Client {
         Ok(self.size)
     }
 
-    /// Read the head; return how much of the body is still to come.
-    async fn head(&mut self) -> anyhow::Result<usize> {
+    async fn head(&mut self) -> anyhow::Result<Head> {
         loop {
             let read = self.read().await?;
             let scratch = self.scratch.0.borrow();
             // Nearly always the whole head comes at once and is not copied.
             let end = if self.head.is_empty() {
-                head_end(&scratch[..read]).map(|end| (length(&scratch[..end]), end))
+                head_end(&scratch[..read]).map(|end| (facts(&scratch[..end]), end))
             } else {
                 let before = self.head.len();
                 self.head.extend_from_slice(&scratch[..read]);
-                head_end(&self.head).map(|end| (length(&self.head[..end]), end - before))
+                head_end(&self.head).map(|end| (facts(&self.head[..end]), end - before))
             };
-            if let Some((length, end)) = end {
-                let length = length?;
+            if let Some((facts, end)) = end {
+                let (length, closing) = facts?;
                 if length != self.size {
                     bail!("asked for {} bytes, offered {length}", self.size);
                 }
-                return length
+                let left = length
                     .checked_sub(read - end)
-                    .context("the body has more than its stated length");
+                    .context("the body has more than its stated length")?;
+                return Ok(Head { left, closing });
             }
             if read == 0 || self.head.len() + read > MAX_HEAD {
                 bail!("the connection ended before the answer");
@@ -99,11 +106,22 @@ impl Client {
     }
 }
 
-fn length(head: &[u8]) -> anyhow::Result<usize> {
+/// What the head of an answer leaves to do.
+struct Head {
+    /// How much of the body is still to come.
+    left: usize,
+    /// Whether no other answer follows.
+    closing: bool,
+}
+
+/// Return the length of the body and whether the connection ends after it.
+fn facts(head: &[u8]) -> anyhow::Result<(usize, bool)> {
     if !head.starts_with(b"HTTP/1.1 200") {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
         bail!("{}", String::from_utf8_lossy(line));
     }
-    let value = header(head, b"content-length").context("the answer has no content-length")?;
-    Ok(std::str::from_utf8(value)?.parse()?)
+    let length = header(head, b"content-length").context("the answer has no content-length")?;
+    let closing =
+        header(head, b"connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
+    Ok((std::str::from_utf8(length)?.parse()?, closing))
 }

@@ -4,7 +4,7 @@ mod grpc;
 mod http1;
 mod tcp;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, future::poll_fn, io::ErrorKind, rc::Rc, task::Poll};
 
 use tokio::net::TcpStream;
 
@@ -46,6 +46,15 @@ impl Client {
         })
     }
 
+    /// Tell whether another request may follow, as every client looks before it writes.
+    pub async fn reusable(&mut self) -> bool {
+        match self {
+            Self::Http1(client) => client.reusable().await,
+            Self::Grpc(client) => client.reusable().await,
+            Self::Tcp(client) => client.reusable().await,
+        }
+    }
+
     /// Make one request; return the size of the answer's body.
     pub async fn request(&mut self) -> anyhow::Result<usize> {
         match self {
@@ -54,4 +63,16 @@ impl Client {
             Self::Tcp(client) => client.request().await,
         }
     }
+}
+
+/// Tell whether a stream that nothing is expected on is still open; asks the kernel only where something happened.
+async fn open(stream: &TcpStream) -> bool {
+    poll_fn(|context| {
+        if stream.poll_read_ready(context).is_pending() {
+            return Poll::Ready(true);
+        }
+        let read = stream.try_read(&mut [0]);
+        Poll::Ready(read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock))
+    })
+    .await
 }

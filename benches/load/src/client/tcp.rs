@@ -35,6 +35,11 @@ impl Client {
         })
     }
 
+    /// Tell whether the server has not yet closed it.
+    pub async fn reusable(&self) -> bool {
+        super::open(&self.stream).await
+    }
+
     /// Make one request.
     pub async fn request(&mut self) -> anyhow::Result<usize> {
         self.stream.write_all(&self.request).await?;

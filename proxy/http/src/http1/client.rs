@@ -29,6 +29,7 @@ use super::{
 use crate::{
     Body, BodyError, Interim, Request, Response, SendError,
     body::{Next, Remaining, ResponseSource},
+    error::{Failed, Fate},
     lease::Lease,
 };
 
@@ -59,28 +60,6 @@ pub(crate) enum Health {
     Dead,
 }
 
-/// A request that got no response.
-pub(crate) struct Failed {
-    pub error: SendError,
-    /// The server had not said anything yet.
-    pub silent: bool,
-    /// The request, if it can be sent from its start. Whether it was processed is another
-    /// question.
-    pub again: Option<Request>,
-    /// Nothing of it was written.
-    pub unsent: bool,
-}
-
-impl Failed {
-    /// For the caller: the request goes along if it provably was not processed.
-    pub(crate) fn into_error(self) -> SendError {
-        match self.again {
-            Some(request) if self.unsent => self.error.handing_back(request),
-            _ => self.error,
-        }
-    }
-}
-
 impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     /// Speak HTTP/1 over `io`.
     #[must_use]
@@ -104,33 +83,40 @@ impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Connection<I> {
     /// # Errors
     ///
     /// When no response came.
-    pub async fn send(self, request: Request, interim: &Interim) -> Result<Response, SendError> {
-        self.exchange(request, interim, None, None)
-            .await
-            .map_err(|failed| failed.into_error())
+    pub async fn send(
+        self,
+        mut request: Request,
+        interim: &Interim,
+    ) -> Result<Response, SendError> {
+        let sent = self.exchange(&mut request, interim, None, None).await;
+        sent.map_err(|failed| failed.into_error(request))
     }
 
+    /// Send the request; where there is no response, it is left as it was unless its fate
+    /// says otherwise.
     pub(crate) async fn exchange(
         self,
-        request: Request,
+        request: &mut Request,
         interim: &Interim,
         home: Option<Rc<dyn Home<I>>>,
         lease: Option<Lease>,
-    ) -> Result<Response, Box<Failed>> {
+    ) -> Result<Response, Failed> {
         let mut exchange = self.0;
         exchange.home = home;
         exchange.lease = lease;
         let mut sending = exchange.begin(request);
-        let head = poll_fn(|cx| exchange.poll_head(&mut sending, interim, cx)).await;
+        let head = poll_fn(|cx| exchange.poll_head(request, &mut sending, interim, cx)).await;
         match head {
-            Ok(head) => Ok(exchange.respond(head, sending)),
-            Err(error) => Err(Box::new(Failed {
-                error,
-                silent: !sending.heard,
-                unsent: !exchange.io.has_written,
-                again: sending.again(),
-            })),
+            Ok(head) => Ok(exchange.respond(request, head, sending)),
+            Err(error) => {
+                let fate = sending.fate(request, &error, exchange.io.has_written);
+                Err(Failed { error, fate })
+            }
         }
+    }
+
+    pub(crate) fn io(&self) -> &I {
+        self.0.io.io()
     }
 
     pub(crate) fn idle_since(&self) -> Instant {
@@ -170,7 +156,6 @@ struct Upload {
 
 /// A request of which the response has not begun.
 struct Sending {
-    request: Request,
     /// The body once more, where it is known in whole.
     copy: Option<Body>,
     outgoing: Outgoing,
@@ -185,18 +170,24 @@ struct Sending {
 }
 
 impl Sending {
-    fn again(self) -> Option<Request> {
-        if !self.outgoing.started {
-            return Some(self.request);
+    fn fate(self, request: &mut Request, error: &SendError, has_written: bool) -> Fate {
+        if self.outgoing.started {
+            let Some(copy) = self.copy else {
+                return Fate::Spent;
+            };
+            *request.body_mut() = copy;
         }
-        let copy = self.copy?;
-        Some(self.request.map(|_| copy))
+        match (has_written, error.refusal.reason) {
+            (false, _) => Fate::Unprocessed,
+            (true, Reason::ConnectionLost) if !self.heard => Fate::Unknown,
+            (true, _) => Fate::Spent,
+        }
     }
 }
 
 impl<I: Stream> Exchange<I> {
-    fn begin(&mut self, request: Request) -> Sending {
-        let framing = encode::request_framing(&request);
+    fn begin(&mut self, request: &Request) -> Sending {
+        let framing = encode::request_framing(request);
         let asked = Asked {
             head: request.method() == Method::HEAD,
             connect: request.method() == Method::CONNECT,
@@ -204,10 +195,9 @@ impl<I: Stream> Exchange<I> {
                 && request.headers().contains_key(header::UPGRADE),
         };
         self.io.has_written = false;
-        encode::request(self.io.stage(), &request, framing, asked.upgrade);
+        encode::request(self.io.stage(), request, framing, asked.upgrade);
         Sending {
             copy: request.body().copy(),
-            request,
             outgoing: Outgoing::new(framing),
             asked,
             sent: false,
@@ -219,6 +209,7 @@ impl<I: Stream> Exchange<I> {
 
     fn poll_head(
         &mut self,
+        request: &mut Request,
         sending: &mut Sending,
         interim: &Interim,
         cx: &mut Context<'_>,
@@ -226,12 +217,12 @@ impl<I: Stream> Exchange<I> {
         if !sending.sent && sending.failed.is_none() {
             match sending
                 .outgoing
-                .poll_pump(sending.request.body_mut(), &mut self.io, cx)
+                .poll_pump(request.body_mut(), &mut self.io, cx)
             {
                 Poll::Ready(Ok(())) => sending.sent = true,
                 Poll::Ready(Err(PumpError::Io(error))) => sending.failed = Some(error),
                 Poll::Ready(Err(PumpError::Body(error))) => {
-                    return Poll::Ready(Err(body_failed(&error)));
+                    return Poll::Ready(Err(error.refusal().into()));
                 }
                 Poll::Pending => {}
             }
@@ -267,9 +258,13 @@ impl<I: Stream> Exchange<I> {
         }
     }
 
-    fn respond(mut self: Box<Self>, head: ResponseHead, sending: Sending) -> Response {
+    fn respond(
+        mut self: Box<Self>,
+        request: &mut Request,
+        head: ResponseHead,
+        sending: Sending,
+    ) -> Response {
         let Sending {
-            request,
             mut outgoing,
             sent,
             failed,
@@ -296,7 +291,7 @@ impl<I: Stream> Exchange<I> {
         }
         if uploads {
             self.upload = Some(Upload {
-                body: request.into_body(),
+                body: std::mem::take(request.body_mut()),
                 outgoing,
             });
         }
@@ -384,14 +379,6 @@ fn is_interim(head: &ResponseHead) -> bool {
 
 fn bad_response(what: &'static str) -> SendError {
     SendError::new(Reason::BadResponse, what)
-}
-
-fn body_failed(error: &BodyError) -> SendError {
-    SendError {
-        refusal: error.refusal(),
-        request: None,
-        reset: None,
-    }
 }
 
 fn lost(error: Option<&io::Error>) -> SendError {

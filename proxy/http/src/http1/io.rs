@@ -76,6 +76,10 @@ impl<I: Stream> Buffered<I> {
         }
     }
 
+    pub(crate) fn io(&self) -> &I {
+        &self.io
+    }
+
     /// Read once, behind what is there. `Ok(0)` is the end.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.eof {

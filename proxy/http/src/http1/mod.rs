@@ -14,7 +14,7 @@ mod server;
 use std::time::Duration;
 
 pub use client::Connection;
-pub(crate) use client::{Failed, Health, Home};
+pub(crate) use client::{Health, Home};
 pub(crate) use parse::is_host;
 pub use server::serve;
 

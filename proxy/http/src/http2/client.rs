@@ -17,7 +17,7 @@ use h2::{
     Reason as H2Reason, RecvStream,
     client::{ResponseFuture, SendRequest},
 };
-use http::{HeaderValue, Method, header, request::Parts};
+use http::{HeaderValue, Method, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tulle_core::{Reason, Refusal};
 
@@ -27,8 +27,11 @@ use super::{
     stream::{Incoming, Outgoing, PumpError},
 };
 use crate::{
-    Body, BodyError, Interim, Request, Reset, Response, SendError, headers::strip_hop_by_hop,
-    lease::Lease, orig_proto::set_authority,
+    Body, BodyError, Interim, Request, Reset, Response, SendError,
+    error::{Failed, Fate},
+    headers::strip_hop_by_hop,
+    lease::Lease,
+    orig_proto::set_authority,
 };
 
 /// A handle to a connection; cheap to clone. The connection ends when its handles and its
@@ -141,21 +144,36 @@ impl Connection {
     /// # Errors
     ///
     /// When no response came.
-    pub async fn send(&self, request: Request, interim: &Interim) -> Result<Response, SendError> {
+    pub async fn send(
+        &self,
+        mut request: Request,
+        interim: &Interim,
+    ) -> Result<Response, SendError> {
+        let sent = self.exchange(&mut request, interim).await;
+        sent.map_err(|failed| failed.into_error(request))
+    }
+
+    /// Send the request; where there is no response, it is left as it was unless its fate
+    /// says otherwise.
+    pub(crate) async fn exchange(
+        &self,
+        request: &mut Request,
+        interim: &Interim,
+    ) -> Result<Response, Failed> {
         let lease = Lease::new(&self.0.in_flight);
-        let mut sender = self.0.sender.clone();
-        let (head, body) = request.into_parts();
-        let tunnel = head.method == Method::CONNECT;
-        let ended = body.is_end_stream() && !tunnel;
-        let (response, stream) = match sender.send_request(wire_head(head.clone(), &body), ended) {
-            Ok(sent) => sent,
-            Err(error) => {
-                let request = Request::from_parts(head, body);
-                return Err(send_error(&error).handing_back(request));
-            }
-        };
-        drop(sender);
-        let copy = body.copy();
+        let tunnel = request.method() == Method::CONNECT;
+        let ended = request.body().is_end_stream() && !tunnel;
+        let sent = self
+            .0
+            .sender
+            .clone()
+            .send_request(wire_head(request), ended);
+        let (response, stream) = sent.map_err(|error| Failed {
+            error: send_error(&error),
+            fate: Fate::Unprocessed,
+        })?;
+        let copy = request.body().copy();
+        let body = std::mem::take(request.body_mut());
         let outgoing = (!ended).then(|| Outgoing::new(body, stream, false));
         let mut exchange = Exchange {
             response,
@@ -165,19 +183,22 @@ impl Connection {
         };
         match poll_fn(|cx| exchange.poll(interim, cx)).await {
             Ok(response) => Ok(exchange.respond(response, tunnel, lease)),
-            Err(Failure::Body(error)) => Err(SendError {
-                refusal: error.refusal(),
-                request: None,
-                reset: None,
+            Err(Failure::Body(error)) => Err(Failed {
+                error: error.refusal().into(),
+                fate: Fate::Spent,
             }),
             Err(Failure::Stream(error)) => {
-                let failed = send_error(&error);
-                match exchange.body_again() {
+                let fate = match exchange.body_again() {
                     Some(body) if was_not_processed(&error) => {
-                        Err(failed.handing_back(Request::from_parts(head, body)))
+                        *request.body_mut() = body;
+                        Fate::Unprocessed
                     }
-                    _ => Err(failed),
-                }
+                    _ => Fate::Spent,
+                };
+                Err(Failed {
+                    error: send_error(&error),
+                    fate,
+                })
             }
         }
     }
@@ -204,22 +225,25 @@ fn builder(options: &Http2Options) -> h2::client::Builder {
 }
 
 /// What goes onto the wire: nothing of one hop, and the authority in its own place.
-fn wire_head(mut head: Parts, body: &Body) -> http::Request<()> {
-    strip_hop_by_hop(&mut head.headers);
-    if let Some(host) = head.headers.remove(header::HOST)
-        && head.uri.authority().is_none()
+fn wire_head(request: &Request) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = http::Version::HTTP_2;
+    *head.headers_mut() = request.headers().clone();
+    strip_hop_by_hop(head.headers_mut());
+    if let Some(host) = head.headers_mut().remove(header::HOST)
+        && head.uri().authority().is_none()
     {
-        set_authority(&mut head.uri, &host);
+        set_authority(head.uri_mut(), &host);
     }
-    if let Some(length @ 1..) = body.exact_length()
-        && head.method != Method::CONNECT
+    if let Some(length @ 1..) = request.body().exact_length()
+        && head.method() != Method::CONNECT
     {
-        head.headers
-            .entry(header::CONTENT_LENGTH)
-            .or_insert_with(|| HeaderValue::from(length));
+        let entry = head.headers_mut().entry(header::CONTENT_LENGTH);
+        entry.or_insert_with(|| HeaderValue::from(length));
     }
-    head.version = http::Version::HTTP_2;
-    http::Request::from_parts(head, ())
+    head
 }
 
 struct Exchange {

@@ -214,28 +214,21 @@ fn poll_answer(outgoing: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(),
 }
 
 /// Make the request one that HTTP/1 can carry too: one authority, one target. `None`: it is
-/// malformed (RFC 9113 §8.3.1).
+/// malformed. `:authority` decides, whatever `host` says, as the target does in HTTP/1.
 fn receive(request: http::Request<RecvStream>) -> Option<Request> {
     let (mut head, stream) = request.into_parts();
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    let host = hosts.next().cloned();
-    if hosts.next().is_some() {
+    if head.uri.authority().is_none() {
+        let mut hosts = head.headers.get_all(header::HOST).iter();
+        let (Some(host), None) = (hosts.next().cloned(), hosts.next()) else {
+            return None;
+        };
+        set_authority(&mut head.uri, &host);
+    }
+    let authority = head.uri.authority()?;
+    if !is_host(authority.as_str().as_bytes()) || authority.host().is_empty() {
         return None;
     }
-    match (head.uri.authority(), host) {
-        (Some(authority), host) => {
-            let same = host.is_none_or(|host| host.as_bytes() == authority.as_str().as_bytes());
-            if !same || !is_host(authority.as_str().as_bytes()) || authority.host().is_empty() {
-                return None;
-            }
-            head.headers.remove(header::HOST);
-        }
-        (None, Some(host)) if !host.is_empty() && is_host(host.as_bytes()) => {
-            set_authority(&mut head.uri, &host);
-            head.headers.remove(header::HOST);
-        }
-        (None, _) => return None,
-    }
+    head.headers.remove(header::HOST);
     if head.method != Method::CONNECT {
         let path = head.uri.path();
         let asterisk = path == "*" && head.method == Method::OPTIONS;
