@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import random
+import socket
+import struct
 
 import pytest
 
@@ -74,6 +76,49 @@ async def test_a_server_that_has_said_everything_still_hears_its_client(pair: Pa
             stream.writer.write_eof()
 
             assert await asyncio.wait_for(heard, 15) == b"more after your end"
+
+
+def break_off(writer: asyncio.StreamWriter) -> None:
+    """Reset a connection, so that its other end cannot take what it got for everything."""
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def test_a_client_that_breaks_off_is_a_reset_for_the_server(pair: Pair) -> None:
+    ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(len(GREETING)))
+        try:
+            ended.set_result(await reader.read(-1))
+        except ConnectionResetError as error:
+            ended.set_exception(error)
+
+    async with pair.server.serving(server, port=OPAQUE_PORT) as served:
+        async with await pair.client.connect(pair.server.name, served.port) as stream:
+            stream.write(GREETING)
+            await stream.reader.readexactly(len(GREETING))
+            break_off(stream.writer)
+
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(ended, 15)
+
+
+async def test_a_server_that_breaks_off_is_a_reset_for_the_client(pair: Pair) -> None:
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(len(GREETING)))
+        await reader.readexactly(1)
+        break_off(writer)
+
+    async with pair.server.serving(server, port=OPAQUE_PORT) as served:
+        async with await pair.client.connect(pair.server.name, served.port) as stream:
+            stream.write(GREETING)
+            await stream.reader.readexactly(len(GREETING))
+            stream.write(b"x")
+
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(stream.rest(), 15)
 
 
 async def test_a_skipped_port_is_reached_without_any_proxy(pair: Pair) -> None:

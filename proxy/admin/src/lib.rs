@@ -55,10 +55,10 @@ pub struct Parts {
 
 /// The admin server.
 pub struct Admin {
-    parts: Parts,
     /// Of the ports whose policy must be known before the proxy is ready.
     ports: Vec<View<ServerState>>,
     policy: View<ServerState>,
+    parts: Parts,
 }
 
 impl Admin {
@@ -66,10 +66,12 @@ impl Admin {
     #[must_use]
     pub fn new(parts: Parts) -> Rc<Self> {
         let policy = parts.discovery.server(parts.config.admin_listen.port());
-        let ports = parts.config.inbound.ports.iter();
-        let ports = ports.map(|port| parts.discovery.server(*port)).collect();
+        let named = &parts.config.inbound.ports;
         Rc::new(Self {
-            ports,
+            ports: named
+                .iter()
+                .map(|port| parts.discovery.server(*port))
+                .collect(),
             policy,
             parts,
         })

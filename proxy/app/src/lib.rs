@@ -9,7 +9,6 @@ mod accept;
 mod control;
 mod process;
 mod shard;
-mod sizes_tmp;
 
 use std::{net::SocketAddr, sync::Arc, thread};
 

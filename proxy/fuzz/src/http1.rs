@@ -172,20 +172,27 @@ async fn answer(io: DuplexStream, way: Way, heard: &RefCell<(Vec<Heard>, Vec<u8>
         let Some((body, trailers)) = reader.body(framing(&fields, Framing::Nothing)).await else {
             return;
         };
-        let mut heard = heard.borrow_mut();
-        heard.1.append(&mut reader.taken);
-        heard.0.push(Heard {
-            line,
-            fields,
-            body,
-            trailers,
-        });
-        drop(heard);
+        note(
+            heard,
+            &mut reader.taken,
+            Heard {
+                line,
+                fields,
+                body,
+                trailers,
+            },
+        );
         // What follows a CONNECT are not requests.
         if tunnel || (!way.early && write.write_all(response).await.is_err()) {
             return;
         }
     }
+}
+
+fn note(heard: &RefCell<(Vec<Heard>, Vec<u8>)>, taken: &mut Vec<u8>, request: Heard) {
+    let mut heard = heard.borrow_mut();
+    heard.0.push(request);
+    heard.1.append(taken);
 }
 
 async fn pass_responses(bytes: Vec<u8>, asked: Vec<(&str, &str)>, way: Way) {

@@ -33,13 +33,13 @@ pub fn check(data: &[u8]) {
         }
         1 => {
             let policy = outbound_api::OutboundPolicy::decode(message).unwrap_or_default();
-            check_client(ClientPolicy::from_proto(policy), request, *who);
+            check_client(ClientPolicy::from_proto(policy), &request, *who);
         }
         2 => {
             let profile = destination::DestinationProfile::decode(message).unwrap_or_default();
             check_client(
                 ClientPolicy::from_profile(&profile, ORIGINAL),
-                request,
+                &request,
                 *who,
             );
         }
@@ -126,9 +126,9 @@ fn check_server(policy: &ServerPolicy, mut request: Request<()>, who: u8) {
     }
 }
 
-fn check_client(policy: ClientPolicy, request: Request<()>, who: u8) {
+fn check_client(policy: ClientPolicy, request: &Request<()>, who: u8) {
     let backends = policy.backends();
-    let facts = Facts::of(&request);
+    let facts = Facts::of(request);
     match &policy.protocol {
         outbound::Protocol::Detect {
             http1,
@@ -136,15 +136,15 @@ fn check_client(policy: ClientPolicy, request: Request<()>, who: u8) {
             opaque,
             ..
         } => {
-            check_routes(http1.find(&facts), http1.explain(&facts), &request, who);
-            check_routes(http2.find(&facts), http2.explain(&facts), &request, who);
+            check_routes(http1.find(&facts), http1.explain(&facts), request, who);
+            check_routes(http2.find(&facts), http2.explain(&facts), request, who);
             let _ = opaque.find().map(|rule| pick(&rule.distribution, who));
         }
         outbound::Protocol::Http1(routes) | outbound::Protocol::Http2(routes) => {
-            check_routes(routes.find(&facts), routes.explain(&facts), &request, who);
+            check_routes(routes.find(&facts), routes.explain(&facts), request, who);
         }
         outbound::Protocol::Grpc(routes) => {
-            check_routes(routes.find(&facts), routes.explain(&facts), &request, who);
+            check_routes(routes.find(&facts), routes.explain(&facts), request, who);
         }
         outbound::Protocol::Opaque(routes) => {
             let _ = routes.find().map(|rule| pick(&rule.distribution, who));

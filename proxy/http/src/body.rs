@@ -99,6 +99,7 @@ pub(crate) trait ResponseSource {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next;
     fn remaining(&self) -> Remaining;
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn uploads(&self) -> bool;
     /// Whether nothing more can come, in either direction.
     fn is_over(&self) -> bool;
     /// Give the connection back for the next exchange.
@@ -236,6 +237,16 @@ impl Body {
             Kind::H2(incoming) => incoming.poll_frame(cx),
             Kind::Observed(observed) => observed.poll_next(cx),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    /// Whether a request body goes the other way still.
+    pub(crate) fn uploads(&self) -> bool {
+        match &self.0 {
+            Kind::Response(source) => source.uploads(),
+            Kind::H2(incoming) => incoming.uploads(),
+            Kind::Observed(observed) => observed.body.uploads(),
+            _ => false,
         }
     }
 

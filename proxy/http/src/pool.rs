@@ -27,7 +27,7 @@ use tokio::{
     sync::Notify,
     time::Instant,
 };
-use tulle_core::Refusal;
+use tulle_core::{Reason, Refusal};
 
 use crate::{
     Interim, Request, Response, SendError,
@@ -42,6 +42,8 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 /// Connections that turned out to be ending, for one request.
 const MAX_HTTP2_ATTEMPTS: u32 = 3;
+/// Connections that ended before anything was sent on them, for one request.
+const MAX_HTTP2_CONNECTS: usize = 3;
 
 /// What is spoken over a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -357,7 +359,8 @@ impl<C: Connect> Shared<C> {
     }
 
     async fn http2_connection(&self) -> Result<http2::Connection, Refusal> {
-        loop {
+        // Others may take all the room on a new connection, until no more may be opened.
+        for _ in 0..self.options.max_http2.saturating_add(MAX_HTTP2_CONNECTS) {
             let (changed, attempt) = {
                 let mut http2 = self.http2.borrow_mut();
                 http2.connections.retain(|open| open.connection.is_open());
@@ -378,6 +381,10 @@ impl<C: Connect> Shared<C> {
                 return Err(refusal.clone());
             }
         }
+        Err(Refusal::new(
+            Reason::ConnectFailed,
+            "HTTP/2 connections end as soon as they are made",
+        ))
     }
 
     /// Connect in a task of its own: a request that is given up must not take the others'

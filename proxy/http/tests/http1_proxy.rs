@@ -354,17 +354,42 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
             .client
             .hear("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 2\r\n\r\nno")
             .await;
-        upstream.hear_end().await;
 
         server
             .client
             .say("defghijGET /next HTTP/1.1\r\nhost: web\r\n\r\n")
             .await;
-        endpoint
-            .accept()
-            .await
-            .hear("GET /next HTTP/1.1\r\nhost: web\r\n\r\n")
+
+        upstream
+            .hear("defghijGET /next HTTP/1.1\r\nhost: web\r\n\r\n")
             .await;
+        endpoint.nobody_connects().await;
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_100_and_is_turned_down_is_not_waited_for() {
+    run(async {
+        let (mut server, mut endpoint) = proxy();
+
+        server
+            .client
+            .say("PUT / HTTP/1.1\r\nhost: web\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+            .await;
+        let mut upstream = endpoint.accept().await;
+        upstream.0.flush_request().await;
+        upstream
+            .say("HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n\r\n")
+            .await;
+
+        server
+            .client
+            .hear(
+                "HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            )
+            .await;
+        server.client.hear_end().await;
+        upstream.hear_end().await;
     });
 }
 
@@ -488,8 +513,7 @@ fn a_client_that_reads_nothing_before_it_has_sent_all_is_served() {
             });
 
             let mut read_here = vec![0; SIZE];
-            let mut at = 0;
-            while at < SIZE { let n = read.read(&mut read_here[at..]).await.unwrap(); if n == 0 { panic!("{tunnel} {at} {:?}", server.serving.await) } at += n; }
+            read.read_exact(&mut read_here).await.unwrap();
 
             assert!(read_here.iter().all(|byte| *byte == 1));
             answering.await.unwrap();

@@ -8,7 +8,10 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 
 use http::Version;
 use support::{Endpoint, Peer, forward, get, pool, post, run, serve, settle, text};
-use tokio::time::advance;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::advance,
+};
 use tulle_core::{Reason, Refusal};
 use tulle_http::{
     Interim, Request, Response, SendError,
@@ -500,5 +503,33 @@ fn one_connection_attempt_serves_all_who_wait_and_its_failure_is_told_to_all() {
             assert_eq!(request.headers()["host"], "web");
             assert!(!request.headers().contains_key("l5d-orig-proto"));
         }
+    });
+}
+
+#[test]
+fn connections_that_end_as_soon_as_they_are_made_are_not_made_for_ever() {
+    struct Ends(Rc<Cell<u32>>);
+    impl Connect for Ends {
+        type Io = tokio::io::DuplexStream;
+        async fn connect(&self, _: Session) -> Result<Self::Io, Refusal> {
+            self.0.set(self.0.get() + 1);
+            if self.0.get() > 100 {
+                return Err(Refusal::new(Reason::ConnectFailed, "enough"));
+            }
+            let (io, mut peer) = tokio::io::duplex(4096);
+            peer.shutdown().await.unwrap();
+            tokio::task::spawn_local(async move { peer.read_to_end(&mut Vec::new()).await });
+            Ok(io)
+        }
+    }
+    run(async {
+        let connects = Rc::new(Cell::new(0));
+        let connect = Ends(Rc::clone(&connects));
+        let pool = Pool::new(connect, Mode::Http2, PoolOptions::default());
+
+        let error = pool.send(get("/"), Interim::none()).await.unwrap_err();
+
+        assert!(connects.get() < 10, "{}", connects.get());
+        assert!(error.request.is_some());
     });
 }

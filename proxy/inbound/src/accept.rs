@@ -12,7 +12,7 @@ use tulle_transport::{First, Prefixed, Session, read_header};
 use crate::{
     Shard,
     port::Port,
-    protocol::{self, Connection},
+    protocol::{self, Connection, Http1},
     tcp,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Peer {
     pub(crate) tls: ClientTls,
 }
 
-/// Serve a connection that was going to `target`.
+/// Serve a connection that was going to `target`. One that speaks HTTP/1 is returned instead.
 ///
 /// # Errors
 /// Where it is refused before its protocol is known, or as a whole.
@@ -35,7 +35,7 @@ pub(crate) async fn accept(
     io: TcpStream,
     address: SocketAddr,
     target: SocketAddr,
-) -> Result<(), Refusal> {
+) -> Result<Option<Http1>, Refusal> {
     let inbound = &shard.config.inbound;
     if !inbound.is_local(target.ip()) {
         return Err(Refusal::new(
@@ -55,7 +55,9 @@ pub(crate) async fn accept(
                 tls: ClientTls::None(NoTls::PortSkipped),
             };
             let client = Counted::new(Io::from(io), port.client_metrics(shard, &peer.tls));
-            Box::pin(tcp::forward(shard, &port, policy, &peer, Prefixed::new(client))).await
+            let client = Prefixed::new(client);
+            Box::pin(tcp::forward(shard, &port, policy, &peer, client)).await?;
+            Ok(None)
         }
         _ => redirected(shard, io, address, port, policy).await,
     }
@@ -68,8 +70,7 @@ async fn direct(
     io: TcpStream,
     address: SocketAddr,
     target: SocketAddr,
-) -> Result<(), Refusal> {
-    // In a box, because it takes more room than the connection does while it is idle later.
+) -> Result<Option<Http1>, Refusal> {
     let opening = Box::pin(open_direct(shard, io, address, target));
     let (session, connection) = opening.await?;
     let Connection {
@@ -83,10 +84,10 @@ async fn direct(
         (Session::Opaque, _) | (_, Protocol::Opaque | Protocol::Tls) => {
             Box::pin(tcp::forward(shard, &port, policy, &peer, client)).await?;
         }
-        (Session::Http1, _) => protocol::serve_http1(shard, port, peer, client).await,
+        (Session::Http1, _) => return Ok(Some(Http1 { port, peer, client })),
         (Session::Http2, _) => Box::pin(protocol::serve_http2(shard, port, peer, client)).await,
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Who opened the connection, and what its header says.
@@ -170,10 +171,10 @@ async fn redirected(
     address: SocketAddr,
     port: Rc<Port>,
     policy: Arc<ServerPolicy>,
-) -> Result<(), Refusal> {
+) -> Result<Option<Http1>, Refusal> {
     let identifying = Box::pin(identify(shard, io, address, port, policy));
     match identifying.await? {
-        None => Ok(()),
+        None => Ok(None),
         Some(connection) => protocol::serve(shard, connection).await,
     }
 }

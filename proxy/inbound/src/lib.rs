@@ -28,14 +28,20 @@ pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
         orig_dst,
     } = accepted;
     let target = orig_dst.unwrap_or(local);
-    if let Err(refusal) = accept::accept(&shard, io, peer, target).await {
-        tracing::debug!(
-            client = %peer,
-            %target,
-            reason = refusal.reason.code(),
-            %refusal,
-            "connection refused"
-        );
-        shard.refused(&refusal);
+    // In a box, because it takes more room than an idle connection does afterwards.
+    let accepting = Box::pin(accept::accept(&shard, io, peer, target));
+    match accepting.await {
+        Ok(None) => {}
+        Ok(Some(http1)) => http1.serve(&shard).await,
+        Err(refusal) => {
+            tracing::debug!(
+                client = %peer,
+                %target,
+                reason = refusal.reason.code(),
+                %refusal,
+                "connection refused"
+            );
+            shard.refused(&refusal);
+        }
     }
 }

@@ -21,6 +21,7 @@ const HTTP: StatusFamily = StatusFamily {
     bounds: &[0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0],
     requests: Some("inbound_http_requests"),
     status_label: "status",
+    grpc: false,
     error_label: false,
 };
 
@@ -30,6 +31,7 @@ const GRPC: StatusFamily = StatusFamily {
     bounds: &[0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0],
     requests: Some("inbound_grpc_requests"),
     status_label: "status",
+    grpc: true,
     error_label: false,
 };
 

@@ -25,8 +25,11 @@ pub(crate) struct Connection {
 }
 
 /// Serve by the port's protocol, detecting it where policy says so. HTTP/1 is what most
-/// connections speak, and most are idle, so the state of everything else is put into boxes.
-pub(crate) async fn serve(shard: &Rc<Shard>, connection: Connection) -> Result<(), Refusal> {
+/// connections speak, and most are idle: it is returned, so that what has led to it goes.
+pub(crate) async fn serve(
+    shard: &Rc<Shard>,
+    connection: Connection,
+) -> Result<Option<Http1>, Refusal> {
     let Connection {
         port,
         policy,
@@ -52,19 +55,16 @@ pub(crate) async fn serve(shard: &Rc<Shard>, connection: Connection) -> Result<(
             let waiting = Box::pin(first(shard, &port, &policy, &peer, spoken));
             match waiting.await? {
                 First::Client => Box::pin(detect(&policy, *timeout, &mut client)).await?,
-                First::ClientGone | First::Nobody(None) => return Ok(()),
+                First::ClientGone | First::Nobody(None) => return Ok(None),
                 First::Server(leg) | First::Nobody(Some(leg)) => {
                     let copying = tcp::copy(shard, &port, policy.clone(), &peer, client, leg);
-                    return Box::pin(copying).await;
+                    return Box::pin(copying).await.map(|()| None);
                 }
             }
         }
     };
     match detected {
-        Detected::Http1 => {
-            drop(policy);
-            serve_http1(shard, port, peer, client).await;
-        }
+        Detected::Http1 => return Ok(Some(Http1 { port, peer, client })),
         Detected::Http2 => {
             drop(policy);
             Box::pin(serve_http2(shard, port, peer, client)).await;
@@ -73,16 +73,26 @@ pub(crate) async fn serve(shard: &Rc<Shard>, connection: Connection) -> Result<(
             Box::pin(tcp::forward(shard, &port, policy, &peer, client)).await?;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Serve HTTP/1; refusals are responses.
-pub(crate) async fn serve_http1(shard: &Rc<Shard>, port: Rc<Port>, peer: Peer, client: Client) {
-    let target = port.target;
-    let service = HttpService::new(shard, port, peer);
-    let served = http1::serve(client, service, &shard.http1, shard.drain.handle()).await;
-    if let Err(error) = served {
-        tracing::debug!(%error, %target, "HTTP/1 connection ended");
+/// A connection that speaks HTTP/1.
+pub(crate) struct Http1 {
+    pub(crate) port: Rc<Port>,
+    pub(crate) peer: Peer,
+    pub(crate) client: Client,
+}
+
+impl Http1 {
+    /// Serve it; refusals are responses.
+    pub(crate) async fn serve(self, shard: &Rc<Shard>) {
+        let Self { port, peer, client } = self;
+        let target = port.target;
+        let service = HttpService::new(shard, port, peer);
+        let served = http1::serve(client, service, &shard.http1, shard.drain.handle()).await;
+        if let Err(error) = served {
+            tracing::debug!(%error, %target, "HTTP/1 connection ended");
+        }
     }
 }
 

@@ -135,7 +135,9 @@ impl Balancer {
                 let nodes = self.nodes.borrow();
                 pick(&nodes, self.shard.random(), now).map(|index| nodes[index].clone())
             };
-            let reached = chosen.as_deref().is_some_and(|node| self.reached(node, now));
+            let reached = chosen
+                .as_deref()
+                .is_some_and(|node| self.reached(node, now));
             match (self.fail_fast.observe(reached, now), chosen) {
                 (_, Some(node)) => return Ok(node),
                 (Verdict::Wait(until), None) => {

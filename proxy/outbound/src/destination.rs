@@ -142,10 +142,7 @@ impl Destination {
 
 impl Compiled {
     fn speaks_http(&self) -> bool {
-        !matches!(
-            self.policy.protocol,
-            Protocol::Opaque(_) | Protocol::Tls(_)
-        )
+        !matches!(self.policy.protocol, Protocol::Opaque(_) | Protocol::Tls(_))
     }
 
     /// Choose among the backends of a rule: the first that does not fail fast, or one by

@@ -13,7 +13,7 @@ use tulle_policy::{
     Answer, Backend, BackendKind, Facts, apply_request, apply_response,
     outbound::{ClientPolicy, Protocol, RouteMatch},
 };
-use tulle_telemetry::{Ended, ResponseFacts};
+use tulle_telemetry::{Ended, NO_STATUS, ResponseFacts};
 
 use crate::{
     Shard,
@@ -83,9 +83,10 @@ impl HttpService {
         metrics.backend.begin();
 
         let queue = shard.config.outbound.queue_capacity;
+        let failed = |refusal: &Refusal| metrics.route.end(unanswered(refusal), arrived.elapsed());
         let mut lost = 0;
         loop {
-            let node = balancer.choose(queue).await?;
+            let node = balancer.choose(queue).await.inspect_err(failed)?;
             let in_flight = InFlight::start(node);
             let sent = Instant::now();
             let node = &in_flight.0;
@@ -110,6 +111,7 @@ impl HttpService {
                     Some(unsent) if error.refusal.reason == Reason::ConnectionLost => {
                         lost += 1;
                         if lost > MAX_LOST {
+                            failed(&error.refusal);
                             return Err(error.refusal.into());
                         }
                         request = *unsent;
@@ -119,7 +121,17 @@ impl HttpService {
                         request = *unsent;
                     }
                     None => {
-                        node.requests.end(lost_answer(&error.refusal), sent.elapsed());
+                        let ended = unanswered(&error.refusal);
+                        failed(&error.refusal);
+                        metrics.backend.end(ended, sent.elapsed());
+                        node.requests.end(
+                            Ended {
+                                status: error.refusal.status().as_u16(),
+                                error: "unclassified",
+                                ..ended
+                            },
+                            sent.elapsed(),
+                        );
                         return Err(Failure::Sending(error));
                     }
                 },
@@ -168,13 +180,18 @@ impl Service for HttpService {
     }
 }
 
-/// For the numbers: a request that the endpoint took and did not answer.
-fn lost_answer(refusal: &Refusal) -> Ended {
+/// For the numbers: a request that no endpoint has answered.
+const fn unanswered(refusal: &Refusal) -> Ended {
     Ended {
-        status: refusal.status().as_u16(),
+        status: NO_STATUS,
         grpc_status: None,
         failure: true,
-        error: "unclassified",
+        error: match refusal.reason {
+            Reason::FailFast | Reason::NoEndpoints => "FAIL_FAST",
+            Reason::Overloaded => "LOAD_SHED",
+            Reason::ConnectFailed | Reason::ConnectTimeout | Reason::ConnectionLost => "IO",
+            _ => "UNKNOWN",
+        },
     }
 }
 

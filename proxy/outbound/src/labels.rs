@@ -8,6 +8,7 @@ pub(crate) const ROUTE_HTTP: StatusFamily = StatusFamily {
     bounds: &[0.05, 0.5, 1.0, 10.0],
     requests: None,
     status_label: "http_status",
+    grpc: false,
     error_label: true,
 };
 
@@ -17,6 +18,7 @@ pub(crate) const ROUTE_GRPC: StatusFamily = StatusFamily {
     bounds: &[0.05, 0.5, 1.0, 10.0],
     requests: None,
     status_label: "grpc_status",
+    grpc: true,
     error_label: true,
 };
 
@@ -26,6 +28,7 @@ pub(crate) const BACKEND_HTTP: StatusFamily = StatusFamily {
     bounds: &[0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0],
     requests: Some("outbound_http_route_backend_requests"),
     status_label: "http_status",
+    grpc: false,
     error_label: true,
 };
 
@@ -35,6 +38,7 @@ pub(crate) const BACKEND_GRPC: StatusFamily = StatusFamily {
     bounds: &[0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0],
     requests: Some("outbound_grpc_route_backend_requests"),
     status_label: "grpc_status",
+    grpc: true,
     error_label: true,
 };
 

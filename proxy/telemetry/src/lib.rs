@@ -11,5 +11,5 @@ mod response;
 
 pub use connection::{ConnectionMetrics, Counted};
 pub use labels::{client_tls_labels, endpoint_tls_labels, target_labels};
-pub use request::{RequestMetrics, StatusFamily, StatusMetrics};
+pub use request::{NO_STATUS, RequestMetrics, StatusFamily, StatusMetrics};
 pub use response::{Ended, ResponseFacts};

@@ -95,6 +95,8 @@ pub struct StatusFamily {
     pub requests: Option<&'static str>,
     /// `http_status`, `grpc_status` or `status`.
     pub status_label: &'static str,
+    /// Whether the statuses are gRPC's.
+    pub grpc: bool,
     /// Whether the family has a label `error`.
     pub error_label: bool,
 }
@@ -154,13 +156,12 @@ impl StatusMetrics {
 
     fn counter(&self, ended: Ended) -> Counter {
         let status = match ended.grpc_status {
-            Some(code) if self.family.status_label != "http_status" => {
-                if self.family.status_label == "grpc_status" {
-                    grpc_name(code).to_owned()
-                } else {
-                    code.to_string()
-                }
+            // A name outbound and a number inbound, as the stock proxy has it.
+            code if self.family.grpc && self.family.status_label == "grpc_status" => {
+                code.map_or("UNKNOWN", grpc_name).to_owned()
             }
+            code if self.family.grpc => code.map_or_else(String::new, |code| code.to_string()),
+            _ if ended.status == NO_STATUS => String::new(),
             _ => ended.status.to_string(),
         };
         let mut labels = self.labels.with(self.family.status_label, &status);
@@ -171,6 +172,9 @@ impl StatusMetrics {
             .counter(self.family.statuses, "Responses by status.", &labels)
     }
 }
+
+/// Of a request that got no response.
+pub const NO_STATUS: u16 = 0;
 
 /// The canonical name of a gRPC code.
 const fn grpc_name(code: u16) -> &'static str {
@@ -192,5 +196,37 @@ const fn grpc_name(code: u16) -> &'static str {
         15 => "DATA_LOSS",
         16 => "UNAUTHENTICATED",
         _ => "UNKNOWN",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRPC: StatusFamily = StatusFamily {
+        statuses: "statuses",
+        duration: "seconds",
+        bounds: &[1.0],
+        requests: None,
+        status_label: "grpc_status",
+        grpc: true,
+        error_label: true,
+    };
+
+    #[test]
+    fn a_grpc_stream_without_a_status_is_unknown_whatever_http_says() {
+        let registry = Registry::new();
+        let metrics = StatusMetrics::new(&registry, &GRPC, Labels::none());
+        let ended = Ended {
+            status: 200,
+            grpc_status: None,
+            failure: false,
+            error: "CANCEL",
+        };
+
+        metrics.end(ended, Duration::ZERO);
+
+        let line = r#"statuses_total{error="CANCEL",grpc_status="UNKNOWN"} 1"#;
+        assert!(registry.render().contains(line), "{}", registry.render());
     }
 }

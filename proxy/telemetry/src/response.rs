@@ -84,5 +84,9 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     let value = headers.get("grpc-status").map(HeaderValue::to_str)?;
     let code: u16 = value.ok()?.parse().ok()?;
-    Some(if code <= GRPC_LAST { code } else { GRPC_UNKNOWN })
+    Some(if code <= GRPC_LAST {
+        code
+    } else {
+        GRPC_UNKNOWN
+    })
 }

@@ -352,8 +352,12 @@ impl<I: Stream> ResponseSource for Exchange<I> {
         self.poll_pump(cx).map(|_| ())
     }
 
+    fn uploads(&self) -> bool {
+        self.upload.is_some()
+    }
+
     fn is_over(&self) -> bool {
-        self.decoder.is_done() && self.upload.is_none()
+        self.decoder.is_done() && !self.uploads()
     }
 
     fn release(mut self: Box<Self>) {

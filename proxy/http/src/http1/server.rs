@@ -133,6 +133,8 @@ struct Responding {
     outgoing: Outgoing,
     close: bool,
     tunnel: bool,
+    /// The client was not told to go on with its body, and may never.
+    abandons: bool,
 }
 
 struct State<I> {
@@ -214,11 +216,17 @@ impl<I: Stream> Connection<I> {
                 mut body,
                 close,
                 tunnel,
+                abandons,
                 ..
             } = responding;
             if tunnel {
                 poll_fn(|cx| self.0.borrow_mut().io.poll_shutdown(cx)).await?;
+            }
+            if !abandons {
+                // The server has answered early, and still gets what it was promised.
                 poll_fn(|cx| body.poll_upload(cx)).await;
+            }
+            if tunnel {
                 return Ok(false);
             }
             drop(body);
@@ -261,6 +269,7 @@ impl<I: Stream> Connection<I> {
         let out = state.io.stage();
         encode::response(out, &response, framing, answering, close && !tunnel);
         state.interim = false;
+        let abandons = state.abandons_body();
         if tunnel {
             state.decoder.become_tunnel();
         }
@@ -269,6 +278,7 @@ impl<I: Stream> Connection<I> {
             outgoing: Outgoing::new(framing),
             close,
             tunnel,
+            abandons,
         }
     }
 
@@ -415,12 +425,17 @@ impl<I: Stream> State<I> {
             });
         // An answer to a request whose body was not wanted: is the rest worth reading?
         let unread = response.body().is_end_stream()
+            && !response.body().uploads()
             && match self.decoder.remaining() {
                 Remaining::Nothing => false,
                 Remaining::Exactly(left) => left > DISCARD_MAX,
                 Remaining::Unknown => true,
             };
-        asked_to || unread || self.io.eof || (self.awaits_continue && !self.decoder.is_done())
+        asked_to || unread || self.io.eof || self.abandons_body()
+    }
+
+    fn abandons_body(&self) -> bool {
+        self.awaits_continue && !self.decoder.is_done()
     }
 
     /// After the response: whether nothing of the request is left unread.

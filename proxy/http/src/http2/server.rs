@@ -192,15 +192,18 @@ impl Stream {
             return;
         }
         let sent = answer(response, &method, facts, &mut respond.borrow_mut());
-        let Some((mut outgoing, tunnel)) = sent else {
+        let Some((mut outgoing, ended)) = sent else {
             return;
         };
-        let result = poll_fn(|cx| poll_answer(&mut outgoing, cx)).await;
-        match result {
-            Ok(()) if tunnel => poll_fn(|cx| outgoing.body.poll_upload(cx)).await,
-            Err(PumpError::Stream) => self.resets.add(),
-            Ok(()) | Err(PumpError::Body(_)) => {}
+        if !ended {
+            match poll_fn(|cx| poll_answer(&mut outgoing, cx)).await {
+                Ok(()) => {}
+                Err(PumpError::Stream) => return self.resets.add(),
+                Err(PumpError::Body(_)) => return,
+            }
         }
+        // The server has answered early, and still gets what it was promised.
+        poll_fn(|cx| outgoing.body.poll_upload(cx)).await;
     }
 }
 
@@ -247,7 +250,7 @@ fn receive(request: http::Request<RecvStream>) -> Option<Request> {
     Some(http::Request::from_parts(head, body))
 }
 
-/// Send the head; what is to follow, and whether it is a tunnel.
+/// Send the head; what may follow, and whether nothing does.
 fn answer(
     mut response: Response,
     method: &Method,
@@ -276,5 +279,5 @@ fn answer(
     let response = http::Response::from_parts(head, ());
     // It fails where the client has reset the stream meanwhile.
     let stream = respond.send_response(response, bodiless).ok()?;
-    (!bodiless).then(|| (Outgoing::new(body, stream, facts.is_grpc()), tunnel))
+    Some((Outgoing::new(body, stream, facts.is_grpc()), bodiless))
 }

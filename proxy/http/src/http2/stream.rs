@@ -104,6 +104,10 @@ impl Incoming {
         }
     }
 
+    pub(crate) fn uploads(&self) -> bool {
+        self.outgoing.is_some()
+    }
+
     pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_outgoing(cx).map(|_| ())
     }
