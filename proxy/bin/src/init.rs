@@ -245,11 +245,14 @@ fn ports(flag: &str, list: &str) -> anyhow::Result<Vec<Ports>> {
     items(list)
         .map(|item| {
             let (begin, end) = item.split_once('-').unwrap_or((item, item));
-            let (first, last) = (port(flag, begin)?, port(flag, end)?);
-            if first > last {
+            let range = Ports {
+                first: port(flag, begin)?,
+                last: port(flag, end)?,
+            };
+            if range.first > range.last {
                 bail!("{flag}: the range {item} ends before it begins");
             }
-            Ok(Ports { first, last })
+            Ok(range)
         })
         .collect()
 }
