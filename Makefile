@@ -17,7 +17,7 @@ check: setup arch ## format, lint, types, layers
 	cargo fmt --check && cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 arch: ## imports and crates point down
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python tools/crate_graph.py
 
 fmt: ## format everything

@@ -18,7 +18,6 @@ from pathlib import Path
 import uvicorn
 import watchfiles
 
-import tulle
 from tulle.lib import log
 from tulle.local import logs
 from tulle.local.addresses import BRIDGE, CLUSTER_DOMAIN, PodAddresses
@@ -256,7 +255,7 @@ async def _name_sockets(spawner: Spawner, bridge: Bridge) -> list[socket.socket]
 
 def _installation() -> list[str]:
     """Return where Python and the mesh itself are installed, which programs in pods may need."""
-    package = Path(tulle.__file__).parent.parent
+    package = Path(__file__).parents[2]
     return [str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)]
 
 
