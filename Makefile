@@ -1,5 +1,6 @@
 # What can be had from PyPI or crates.io is fetched by `make setup`; what cannot is named, with the line that installs it.
 BIN := .venv/bin
+PROFILE ?= dist
 export UV_SYSTEM_CERTS ?= 1
 .PHONY: setup demo test check arch fmt wire wheel bench bench-peers soak passport clean
 
@@ -28,7 +29,7 @@ wire: ## Python code from the contract in proto/
 
 wheel: setup ## dist/: tulle with the examples, tulle-proxy
 	$(BIN)/uv build --wheel --out-dir dist
-	$(BIN)/maturin build --manifest-path proxy/bin/Cargo.toml --profile dist --out dist
+	$(BIN)/maturin build --manifest-path proxy/bin/Cargo.toml --profile $(PROFILE) --out dist
 
 bench: setup ## side by side with other proxies; BENCH=full for every cell
 	cargo build --quiet --locked --release --package tulle-load

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,14 +25,19 @@ def hint(name: str) -> str:
 
 
 def version(name: str) -> str | None:
-    """Return what a peer calls itself."""
+    """Return a peer's version; None where it is not installed."""
     program = find(name)
     if program is None:
         return None
     flag = {"haproxy": "-v", "nginx": "-v"}.get(name, "--version")
     done = subprocess.run([program, flag], capture_output=True, text=True, check=False)
-    lines = (done.stdout or done.stderr).strip().splitlines()
-    return lines[0].strip() if lines else "unknown"
+    return number(done.stdout or done.stderr)
+
+
+def number(text: str) -> str:
+    """Find the version in what a program says of itself."""
+    found = re.search(r"\d+\.\d+\.\d+[^\s/]*", text)
+    return found[0] if found else "unknown"
 
 
 def _envoy() -> str | None:

@@ -1,5 +1,6 @@
 """Where results lie: `latest.json` for programs, `latest.md` for people, and samples of runs that may be resumed."""
 
+import contextlib
 import json
 import os
 import platform
@@ -34,13 +35,10 @@ def machine() -> Json:
 def versions(proxy: Path, stock: str | None) -> Json:
     """Return what was measured."""
 
-    def says(program: str) -> str:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-        return (done.stdout or done.stderr).strip().splitlines()[0] if done.returncode == 0 else "unknown"
-
+    done = subprocess.run([proxy, "--version"], capture_output=True, text=True, check=False)
     found = {name: peers.version(name) for name in ("envoy", *peers.DEBIAN)}
     return {
-        "tulle-proxy": f"{says(str(proxy))} ({proxy.parent.name})",
+        "tulle-proxy": f"{peers.number(done.stdout)} ({proxy.parent.name} build)",
         **({"stock": "linkerd2-proxy"} if stock else {}),
         **{name: version for name, version in found.items() if version},
     }
@@ -65,15 +63,17 @@ def write(results: Json, table: str) -> None:
 class Journal:
     """Samples of a long run, so that it can go on where it ended."""
 
-    def __init__(self, name: str, of: str) -> None:
-        """Open the journal of a set; samples `of` another build are not used."""
-        self._path = FOLDER / f"{name}.jsonl"
+    def __init__(self, path: Path, of: str) -> None:
+        """Open a journal; our own samples `of` another build are not used."""
+        self._path = path
         self._of = of
         self._known: dict[str, Json] = {}
         if self._path.exists():
             for line in self._path.read_text().splitlines():
-                entry = json.loads(line)
-                self._known[entry["key"]] = entry["sample"]
+                # The last line of a run that was ended while it wrote is not whole.
+                with contextlib.suppress(ValueError):
+                    entry = json.loads(line)
+                    self._known[entry["key"]] = entry["sample"]
 
     def known(self, topology: str, cell: Cell, number: int) -> Json | None:
         """Return the sample of an earlier run."""
@@ -81,9 +81,9 @@ class Journal:
 
     def keep(self, topology: str, cell: Cell, number: int, sample: Json) -> None:
         """Write a sample down."""
-        FOLDER.mkdir(exist_ok=True)
+        self._path.parent.mkdir(exist_ok=True)
         with self._path.open("a") as file:
-            file.write(json.dumps({"key": self._key(topology, cell, number), "sample": sample}) + "\n")
+            file.write("\n" + json.dumps({"key": self._key(topology, cell, number), "sample": sample}))
 
     def _key(self, topology: str, cell: Cell, number: int) -> str:
         build = self._of if topology == "tulle" else ""

@@ -109,7 +109,9 @@ async def _rows(name: str, chosen: Set, topologies: Topologies, proxy: Path) -> 
         return await measure.rounds(
             topologies, present, chosen.visits, count=chosen.rounds, seconds=chosen.seconds
         )
-    journal = results.Journal(name, hashlib.sha256(proxy.read_bytes()).hexdigest()[:12])
+    journal = results.Journal(
+        results.FOLDER / f"{name}.jsonl", hashlib.sha256(proxy.read_bytes()).hexdigest()[:12]
+    )
     return await measure.rounds(
         topologies,
         present,

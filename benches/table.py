@@ -48,7 +48,7 @@ def render(results: Json) -> str:
         "Written by `make bench`; how to read it: [README](../README.md).",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}"
         f" ({machine['architecture']}). "
-        + ", ".join(f"{name}: {version}" for name, version in results["versions"].items())
+        + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
         + ".",
         "## Targets",
         "Ratios in one run; HTTP/1.1, 1 KiB, 48 connections, one worker, unless the line says something else.",
@@ -177,7 +177,7 @@ def _download(measured: Json | None) -> Figure:
         "one big download, mTLS",
         "≥ 0.9 × the best pair",
         "≥ 1.3 ×",
-        f"{ratio:.2f} × {best}" if ratio is not None else None,
+        f"{ratio:.3f} × {best}" if ratio is not None else None,
         _at_least(ratio, 0.9),
         _at_least(ratio, 1.3),
     )
@@ -191,7 +191,7 @@ def _workers(measured: Json | None) -> list[Figure]:
             "two workers: CPU per request",
             "≤ 1.1 × of one",
             "",
-            f"{ratio:.2f} ×" if ratio is not None else None,
+            f"{ratio:.3f} ×" if ratio is not None else None,
             _at_most(ratio, 1.1),
         ),
         Figure(
@@ -231,7 +231,7 @@ def _limit(name: str, value: float | None, must: float, aim: float, unit: str) -
 
 
 def _ratios(*named: tuple[str, float | None]) -> str | None:
-    return ", ".join(f"{value:.2f} × {name}" for name, value in named if value is not None) or None
+    return ", ".join(f"{value:.3f} × {name}" for name, value in named if value is not None) or None
 
 
 def _at_most(value: float | None, limit: float) -> bool | None:

@@ -41,7 +41,7 @@ def test_cpu_is_judged_against_envoy_and_the_better_mode_of_haproxy() -> None:
 
     judged = figure({"rows": rows}, "CPU per request at 2,000/s, pair")
 
-    assert judged.measured == "0.50 × Envoy, 1.05 × HAProxy"
+    assert judged.measured == "0.500 × Envoy, 1.053 × HAProxy"
     assert judged.reached is True
     assert judged.aim_reached is False
 
@@ -56,7 +56,7 @@ def test_latency_is_what_a_pair_adds_to_a_direct_connection() -> None:
 
     judged = figure({"rows": rows}, "added p50 at 2,000/s")
 
-    assert judged.measured == "0.40 × Envoy, 1.25 × HAProxy"
+    assert judged.measured == "0.400 × Envoy, 1.250 × HAProxy"
     assert judged.reached is True
     assert judged.aim_reached is False
 
@@ -99,7 +99,7 @@ def test_a_download_is_compared_with_the_fastest_other_pair_and_not_with_none() 
 
     judged = figure({"measurements": {"download": measured}}, "one big download, mTLS")
 
-    assert judged.measured == "1.15 × haproxy-h1"
+    assert judged.measured == "1.150 × haproxy-h1"
     assert (judged.reached, judged.aim_reached) == (True, False)
 
 

@@ -73,7 +73,8 @@ def build(root: Root) -> None:
     for path in root.hidden:
         place.cover(path)
     place.mount_own()
-    for path in root.reach:
+    # A folder before what is in it: the point of the inner one would pass for the outer one.
+    for path in sorted(root.reach, key=lambda path: path.count("/")):
         place.reach(path)
     for mount in sorted(root.mounts, key=lambda mount: mount.path.count("/")):
         place.mount(mount)

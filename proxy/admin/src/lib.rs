@@ -8,7 +8,7 @@ mod service;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tulle_config::Config;
 use tulle_core::{ClientTls, Id, NoTls};
 use tulle_discovery::{Discovery, ServerState, View};
@@ -77,12 +77,19 @@ impl Admin {
         })
     }
 
+    /// Bind the port; must be called in the runtime that serves it.
+    ///
+    /// # Errors
+    /// Where it is taken or not ours.
+    pub fn bind(&self) -> std::io::Result<TcpListener> {
+        listen(self.parts.config.admin_listen, &ListenOptions::default())
+    }
+
     /// Accept connections until the listener breaks.
     ///
     /// # Errors
-    /// Where the port cannot be bound.
-    pub async fn serve(self: Rc<Self>) -> std::io::Result<()> {
-        let listener = listen(self.parts.config.admin_listen, &ListenOptions::default())?;
+    /// What the listener broke of.
+    pub async fn serve(self: Rc<Self>, listener: TcpListener) -> std::io::Result<()> {
         let options = AcceptedOptions {
             keepalive: self.parts.config.inbound.accept_keepalive,
             user_timeout: self.parts.config.inbound.accept_user_timeout,

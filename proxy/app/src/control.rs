@@ -104,10 +104,17 @@ async fn serve(
         },
     });
     tokio::task::spawn_local(identity.run(channel));
+    let listener = match admin.bind() {
+        Ok(listener) => listener,
+        Err(source) => {
+            let address = config.admin_listen;
+            return drop(started.send(Err(AppError::Listen { address, source })));
+        }
+    };
     let ready = Rc::clone(&admin);
     tokio::task::spawn_local(async move {
-        if let Err(error) = admin.serve().await {
-            error!(%error, "the admin port cannot be served");
+        if let Err(error) = admin.serve(listener).await {
+            error!(%error, "the admin port is served no longer");
         }
     });
     drop(started.send(Ok(discovery)));

@@ -12,12 +12,16 @@ use crate::{
 
 /// Settings that change what the stock proxy does and that this one does not know. They are
 /// named in the log so that nobody waits for an effect.
-const NOT_SUPPORTED: [&str; 7] = [
+const NOT_SUPPORTED: [&str; 11] = [
     "ACCESS_LOG",
     "INBOUND_GATEWAY_SUFFIXES",
+    "INBOUND_HTTP_FAILFAST_TIMEOUT",
+    "INBOUND_HTTP_QUEUE_CAPACITY",
+    "INBOUND_METRICS_AUTHORITY_LABELS",
     "INBOUND_PORTS_REQUIRE_IDENTITY",
     "INBOUND_PORTS_REQUIRE_TLS",
     "INGRESS_MODE",
+    "OUTBOUND_TCP_FAILFAST_TIMEOUT",
     "TAP_SVC_NAME",
     "TRACE_COLLECTOR_SVC_ADDR",
 ];
