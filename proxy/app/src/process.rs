@@ -90,6 +90,9 @@ fn resident_bytes() -> f64 {
     pages * page
 }
 
+/// `USER_HZ`, which the kernel's interface fixes at 100 wherever Linux runs.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// proc(5): fields 14 and 15 of stat are user and system time in clock ticks; the name in
 /// field 2 may hold spaces, so counting begins behind its closing parenthesis.
 fn cpu_seconds() -> f64 {
@@ -101,10 +104,5 @@ fn cpu_seconds() -> f64 {
         .take(2)
         .filter_map(|field| field.parse::<f64>().ok())
         .sum();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "ticks per second are about a hundred"
-    )]
-    let per_second = rustix::param::clock_ticks_per_second() as f64;
-    ticks / per_second
+    ticks / TICKS_PER_SECOND
 }
