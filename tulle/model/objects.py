@@ -51,12 +51,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The part of an object's metadata that is not the API server's business."""
+    """The part of an object's metadata that means something here.
+
+    `created` is `creationTimestamp` in RFC 3339, which also orders by age; an object of a folder has none.
+    """
 
     name: str
     namespace: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    created: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

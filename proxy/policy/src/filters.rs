@@ -401,6 +401,8 @@ impl Filter {
             Kind::FailureInjector(failure) => Self::Fail(FailureInjector::http(&failure)?),
             Kind::RequestHeaderModifier(headers) => Self::request_headers(headers)?,
             Kind::Redirect(redirect) => Self::Redirect(Redirect::new(redirect).at("redirect")?),
+            Kind::UrlRewrite(_) => return Err(Invalid::new("a rewrite of the URL")),
+            Kind::RequestMirror(_) => return Err(Invalid::new("a mirror")),
             Kind::ResponseHeaderModifier(headers) => Self::ResponseHeaders(
                 HeaderModifier::new(headers.add, headers.set, headers.remove)?,
             ),
@@ -412,6 +414,8 @@ impl Filter {
         tulle_api::outbound::grpc_route::filter::Kind, {
             Kind::FailureInjector(failure) => Self::Fail(FailureInjector::grpc(&failure)?),
             Kind::RequestHeaderModifier(headers) => Self::request_headers(headers)?,
+            Kind::ResponseHeaderModifier(_) => return Err(Invalid::new("response headers")),
+            Kind::RequestMirror(_) => return Err(Invalid::new("a mirror")),
         }
     }
 
