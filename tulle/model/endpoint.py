@@ -24,7 +24,7 @@ class SlicePort:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address behind a Service; `pod` is what stands at it, where that is known."""
+    """One address behind a Service; `pod` or `external` (a workload) is what stands at it, where that is known."""
 
     address: str
     ready: bool = True
@@ -32,6 +32,7 @@ class Endpoint:
     pod: ObjectName | None = None
     node: str | None = None
     zone: str | None = None
+    external: ObjectName | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", normal_address(self.address))

@@ -44,6 +44,7 @@ class Service:
     opaque_ports: PortSet | None = None
     external_name: str | None = None
     local_traffic_only: bool = False
+    annotations: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cluster_ips", tuple(map(normal_address, self.cluster_ips)))

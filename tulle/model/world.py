@@ -1,7 +1,8 @@
 """Everything that the sources say, joined, and which topics a change touches.
 
 Pure state: feed it `Update`s in order, look things up. A topic is what a view can depend on: a
-service (itself, its slices, and the pods in them), a pod, or an address. `apply` returns the topics
+service (itself, its slices, and what stands behind them), a pod, an address, or one of those that
+`model.policies` names. `apply` returns the topics
 whose answer may differ now; a view that is recomputed in vain costs a little time, one that is not
 recomputed would be wrong, so a topic is touched in doubt.
 
@@ -10,15 +11,48 @@ A terminated pod's address may belong to a new pod already; the lookup prefers t
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NewType
+from typing import get_args
 
+from tulle.model.authorization import (
+    AuthorizationPolicy,
+    EgressNetwork,
+    MeshTLSAuthentication,
+    NetworkAuthentication,
+    RateLimitPolicy,
+    Server,
+    ServerAuthorization,
+)
 from tulle.model.endpoint import Slice
+from tulle.model.external import ExternalWorkload
 from tulle.model.pod import Pod
+from tulle.model.policies import (
+    Policies,
+    Policy,
+    Topic,
+    egress_topic,
+    external_topic,
+    policy_topic,
+    profile_topic,
+    routes_topic,
+)
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
+from tulle.model.profile import ServiceProfile
+from tulle.model.route import ReferenceGrant, Route
 from tulle.model.service import Namespace, ObjectName, Service
 from tulle.model.update import Changed, Key, Object, Update, key_of
 
-Topic = NewType("Topic", str)
+__all__ = (
+    "Topic",
+    "World",
+    "address_topic",
+    "egress_topic",
+    "external_topic",
+    "pod_topic",
+    "policy_topic",
+    "profile_topic",
+    "routes_topic",
+    "service_topic",
+)  # fmt: skip
 
 OPAQUE_PORTS = "config.linkerd.io/opaque-ports"
 
@@ -49,7 +83,9 @@ class World:
         self._slice_service: dict[ObjectName, ObjectName] = {}
         self._services_at: defaultdict[str, set[ObjectName]] = defaultdict(set)
         self._pods_at: defaultdict[str, set[ObjectName]] = defaultdict(set)
-        self._services_of_pod: defaultdict[ObjectName, dict[ObjectName, int]] = defaultdict(dict)
+        self._services_of: defaultdict[Key, dict[ObjectName, int]] = defaultdict(dict)
+        self._external_at: defaultdict[str, set[ObjectName]] = defaultdict(set)
+        self._policies = Policies()
 
     def apply(self, updates: Iterable[Update]) -> set[Topic]:
         """Take changes in; return the topics that they touch."""
@@ -102,6 +138,75 @@ class World:
         inherited = self.namespace_annotation(service.name.namespace, OPAQUE_PORTS)
         return DEFAULT_OPAQUE_PORTS if inherited is None else PortSet.parse(inherited)
 
+    def servers(self, namespace: str) -> tuple[Server, ...]:
+        """Return the Servers of a namespace; these and all that follow are in order of age."""
+        return self._policies.servers.group(namespace)
+
+    def server(self, name: ObjectName) -> Server | None:
+        """Return the Server of this name."""
+        return self._policies.servers.get((name, ""))
+
+    def server_authorizations(self, namespace: str) -> tuple[ServerAuthorization, ...]:
+        """Return the ServerAuthorizations of a namespace."""
+        return self._policies.server_authorizations.group(namespace)
+
+    def authorization_policies(self, namespace: str) -> tuple[AuthorizationPolicy, ...]:
+        """Return the AuthorizationPolicies of a namespace."""
+        return self._policies.authorization_policies.group(namespace)
+
+    def mesh_tls_authentication(self, name: ObjectName) -> MeshTLSAuthentication | None:
+        """Return the MeshTLSAuthentication of this name."""
+        return self._policies.mesh_tls.get((name, ""))
+
+    def network_authentication(self, name: ObjectName) -> NetworkAuthentication | None:
+        """Return the NetworkAuthentication of this name."""
+        return self._policies.networks.get((name, ""))
+
+    def rate_limits(self, namespace: str) -> tuple[RateLimitPolicy, ...]:
+        """Return the HTTPLocalRateLimitPolicies of a namespace."""
+        return self._policies.rate_limits.group(namespace)
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes of every kind."""
+        return self._policies.routes.all()
+
+    def routes_of(self, group: str, kind: str, name: ObjectName) -> tuple[Route, ...]:
+        """Return the routes with this parent; a Service's group is empty."""
+        return self._policies.routes.group((group, kind, name))
+
+    def egress_networks(self) -> tuple[EgressNetwork, ...]:
+        """Return all EgressNetworks."""
+        return self._policies.egress.all()
+
+    def egress_network(self, name: ObjectName) -> EgressNetwork | None:
+        """Return the EgressNetwork of this name."""
+        return self._policies.egress.get((name, ""))
+
+    def reference_grants(self, namespace: str) -> tuple[ReferenceGrant, ...]:
+        """Return the ReferenceGrants of a namespace."""
+        return self._policies.grants.group(namespace)
+
+    def profile(self, name: ObjectName) -> ServiceProfile | None:
+        """Return the profile of this name (`service.namespace.svc.domain`) in this namespace."""
+        return self._policies.profiles.get((name, ""))
+
+    def external_workloads(self, namespace: str) -> tuple[ExternalWorkload, ...]:
+        """Return the external workloads of a namespace."""
+        return self._policies.external.group(namespace)
+
+    def external_workload(self, name: ObjectName) -> ExternalWorkload | None:
+        """Return the external workload of this name."""
+        return self._policies.external.get((name, ""))
+
+    def external_workload_at(self, address: str) -> ExternalWorkload | None:
+        """Return the external workload with this address."""
+        name = min(self._external_at.get(address, ()), default=None)
+        return None if name is None else self.external_workload(name)
+
+    def policies(self) -> tuple[Policy, ...]:
+        """Return every object that says who may talk to whom and which way, kind by kind."""
+        return self._policies.all()
+
     def _replace(self, key: Key, new: Object | None, touched: set[Topic]) -> None:
         if key.kind is Service:
             self._replace_service(key.name, new if isinstance(new, Service) else None, touched)
@@ -109,8 +214,13 @@ class World:
             self._replace_pod(key.name, new if isinstance(new, Pod) else None, touched)
         elif key.kind is Slice:
             self._replace_slice(key.name, new if isinstance(new, Slice) else None, touched)
-        else:
+        elif key.kind is Namespace:
             self._replace_namespace(key.name.name, new if isinstance(new, Namespace) else None, touched)
+        else:
+            if key.kind is ExternalWorkload:
+                self._replace_external(key, new if isinstance(new, ExternalWorkload) else None, touched)
+            policy = new if isinstance(new, get_args(Policy)) else None
+            touched |= self._policies.replace(key.kind, key.name, key.variant, policy)
 
     def _replace_service(self, name: ObjectName, new: Service | None, touched: set[Topic]) -> None:
         old = self._services.pop(name, None)
@@ -137,30 +247,49 @@ class World:
         if new:
             self._pods[name] = new
         touched.add(pod_topic(name))
-        touched.update(service_topic(service) for service in self._services_of_pod.get(name, ()))
+        touched.update(map(service_topic, self._services_of.get(Key(Pod, name), ())))
 
     def _replace_slice(self, name: ObjectName, new: Slice | None, touched: set[Topic]) -> None:
         service = self._slice_service.pop(name, None)
         if service is not None:
             old = self._slices[service].pop(name)
-            self._count_pods(old, -1)
+            self._count(old, -1)
             if not self._slices[service]:
                 del self._slices[service]
             touched.add(service_topic(service))
         if new:
             self._slice_service[name] = new.service
             self._slices[new.service][name] = new
-            self._count_pods(new, 1)
+            self._count(new, 1)
             touched.add(service_topic(new.service))
 
-    def _count_pods(self, of: Slice, step: int) -> None:
-        for pod in (endpoint.pod for endpoint in of.endpoints if endpoint.pod):
-            counts = self._services_of_pod[pod]
+    def _replace_external(self, key: Key, new: ExternalWorkload | None, touched: set[Topic]) -> None:
+        old = self.external_workload(key.name)
+        for address in old.addresses if old else ():
+            self._external_at[address].discard(key.name)
+            if not self._external_at[address]:
+                del self._external_at[address]
+            touched.add(address_topic(address))
+        for address in new.addresses if new else ():
+            self._external_at[address].add(key.name)
+            touched.add(address_topic(address))
+        touched.update(map(service_topic, self._services_of.get(key, ())))
+
+    def _count(self, of: Slice, step: int) -> None:
+        """Note which services stand in front of a pod or an external workload."""
+        for endpoint in of.endpoints:
+            if endpoint.pod:
+                key = Key(Pod, endpoint.pod)
+            elif endpoint.external:
+                key = Key(ExternalWorkload, endpoint.external)
+            else:
+                continue
+            counts = self._services_of[key]
             counts[of.service] = counts.get(of.service, 0) + step
             if not counts[of.service]:
                 del counts[of.service]
             if not counts:
-                del self._services_of_pod[pod]
+                del self._services_of[key]
 
     def _replace_namespace(self, name: str, new: Namespace | None, touched: set[Topic]) -> None:
         self._namespaces.pop(name, None)
