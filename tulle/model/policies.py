@@ -22,7 +22,7 @@ from tulle.model.authorization import (
 from tulle.model.external import ExternalWorkload
 from tulle.model.objects import Metadata
 from tulle.model.profile import ServiceProfile
-from tulle.model.route import ParentRef, ReferenceGrant, Route
+from tulle.model.route import BackendRef, ParentRef, ReferenceGrant, Route
 from tulle.model.service import ObjectName
 
 Topic = NewType("Topic", str)
@@ -70,6 +70,11 @@ def external_topic(namespace: str) -> Topic:
 def parent_name(route: Route, parent: ParentRef) -> ObjectName:
     """Return what a parent is called; without a namespace it is in the route's."""
     return ObjectName(parent.namespace or route.meta.namespace, parent.name)
+
+
+def backend_name(route: Route, parent: ParentRef, backend: BackendRef) -> ObjectName:
+    """Return what a backend is called; without a namespace it is in the parent's, where the proxies look for it."""
+    return ObjectName(backend.ref.namespace or parent_name(route, parent).namespace, backend.ref.name)
 
 
 def profiled(profile: ServiceProfile) -> ObjectName | None:
