@@ -19,12 +19,18 @@ impl Backoff {
         Self { min, max, jitter }
     }
 
+    /// The longest wait, jitter apart.
+    #[must_use]
+    pub fn max(&self) -> Duration {
+        self.max.max(self.min)
+    }
+
     /// The wait after `failures` failures in a row, which is at least 1. `random` is uniformly
     /// distributed. Never longer than `max` by more than the jitter.
     #[must_use]
     pub fn wait(&self, failures: u32, random: u64) -> Duration {
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-        let base = self.min.saturating_mul(doubled).min(self.max.max(self.min));
+        let base = self.min.saturating_mul(doubled).min(self.max());
         #[expect(clippy::cast_precision_loss, reason = "a fraction need not be exact")]
         let fraction = random as f64 / u64::MAX as f64;
         let jitter = Duration::try_from_secs_f64(base.as_secs_f64() * self.jitter * fraction);

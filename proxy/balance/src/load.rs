@@ -5,6 +5,10 @@
 //! and has to earn its way back. The estimate also falls while nothing is observed, so that an
 //! endpoint that was avoided is tried again some time. The cost is the estimate times what is
 //! in flight, the request to be placed included.
+//!
+//! An endpoint that fails fast looks cheap and would draw everything to itself. Where the
+//! policy wants it, a failure makes an endpoint cost at least a penalty, which fades with a
+//! time constant of its own and which no success takes away.
 
 use std::{cell::Cell, time::Duration};
 
@@ -19,6 +23,17 @@ pub struct Load {
     observed: Cell<Instant>,
     decay: f64,
     in_flight: Cell<u32>,
+    /// Absent where failures are not to cost anything.
+    penalty: Option<Box<Penalty>>,
+}
+
+/// The least that an endpoint costs after a failure.
+#[derive(Debug)]
+struct Penalty {
+    /// Seconds, as of `since`.
+    floor: Cell<f64>,
+    since: Cell<Instant>,
+    decay: f64,
 }
 
 impl Load {
@@ -30,6 +45,21 @@ impl Load {
             observed: Cell::new(now),
             decay: decay.as_secs_f64(),
             in_flight: Cell::new(0),
+            penalty: None,
+        }
+    }
+
+    /// The same, to be penalised for failures by [`Self::punish`].
+    #[must_use]
+    pub fn with_penalty(self, decay: Duration, now: Instant) -> Self {
+        let penalty = Penalty {
+            floor: Cell::new(0.0),
+            since: Cell::new(now),
+            decay: decay.as_secs_f64(),
+        };
+        Self {
+            penalty: Some(Box::new(penalty)),
+            ..self
         }
     }
 
@@ -58,11 +88,26 @@ impl Load {
         self.observed.set(now.max(self.observed.get()));
     }
 
+    /// Take in a failure that counts as a round trip of this length at least. It has an effect
+    /// only [`Self::with_penalty`].
+    pub fn punish(&self, least: Duration, now: Instant) {
+        if let Some(penalty) = &self.penalty {
+            let floor = penalty.floor(now).max(least.as_secs_f64());
+            penalty.floor.set(floor);
+            penalty.since.set(now.max(penalty.since.get()));
+        }
+    }
+
     /// What the next request would cost here, in seconds; only the comparison means something.
     #[must_use]
     pub fn cost(&self, now: Instant) -> f64 {
         let in_flight = f64::from(self.in_flight.get()) + 1.0;
-        self.estimate.get() * self.weight(now) * in_flight
+        let estimate = self.estimate.get() * self.weight(now);
+        let least = self
+            .penalty
+            .as_ref()
+            .map_or(0.0, |penalty| penalty.floor(now));
+        estimate.max(least) * in_flight
     }
 
     /// Requests, or connections, that have begun and not ended.
@@ -71,18 +116,26 @@ impl Load {
         self.in_flight.get()
     }
 
-    /// How much of the estimate is left after the time since it was made.
     fn weight(&self, now: Instant) -> f64 {
-        let elapsed = now
-            .saturating_duration_since(self.observed.get())
-            .as_secs_f64();
-        if elapsed > 0.0 && self.decay > 0.0 {
-            (-elapsed / self.decay).exp()
-        } else if elapsed > 0.0 {
-            0.0
-        } else {
-            1.0
-        }
+        weight(self.observed.get(), now, self.decay)
+    }
+}
+
+impl Penalty {
+    fn floor(&self, now: Instant) -> f64 {
+        self.floor.get() * weight(self.since.get(), now, self.decay)
+    }
+}
+
+/// How much of a value is left after the time since it was taken.
+fn weight(taken: Instant, now: Instant, decay: f64) -> f64 {
+    let elapsed = now.saturating_duration_since(taken).as_secs_f64();
+    if elapsed > 0.0 && decay > 0.0 {
+        (-elapsed / decay).exp()
+    } else if elapsed > 0.0 {
+        0.0
+    } else {
+        1.0
     }
 }
 
@@ -139,6 +192,29 @@ mod tests {
         load.finish();
         assert!((load.cost(now) - alone).abs() < 1e-9);
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_failure_costs_at_least_the_penalty_which_no_success_takes_away() {
+        let now = Instant::now();
+        let load = Load::new(SEED, DECAY, now).with_penalty(DECAY, now);
+
+        load.punish(ms(5_000), now);
+        load.observe(ms(1), now);
+
+        assert!((load.cost(now) - 5.0).abs() < 1e-9);
+        assert!((load.cost(now + DECAY) - 5.0 * (-1.0_f64).exp()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn without_a_penalty_a_failure_costs_nothing() {
+        let now = Instant::now();
+        let load = Load::new(SEED, DECAY, now);
+        let before = load.cost(now);
+
+        load.punish(ms(5_000), now);
+
+        assert!((load.cost(now) - before).abs() < 1e-9);
     }
 
     #[test]
