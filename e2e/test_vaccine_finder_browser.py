@@ -17,7 +17,9 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the PyPI package playwright is not installed")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is missing: .venv/bin/uv sync --inexact --group browser"
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "vaccine-finder"
