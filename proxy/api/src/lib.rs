@@ -10,45 +10,51 @@
     reason = "generated code; the documentation is in proto/"
 )]
 
+macro_rules! include_proto {
+    ($package:literal) => {
+        include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
+    };
+}
+
 /// The stock protocol.
 pub mod io {
     pub mod linkerd {
         pub mod proxy {
             pub mod net {
-                tonic::include_proto!("io.linkerd.proxy.net");
+                include_proto!("io.linkerd.proxy.net");
             }
             pub mod meta {
-                tonic::include_proto!("io.linkerd.proxy.meta");
+                include_proto!("io.linkerd.proxy.meta");
             }
             pub mod http_types {
-                tonic::include_proto!("io.linkerd.proxy.http_types");
+                include_proto!("io.linkerd.proxy.http_types");
             }
             pub mod http_route {
-                tonic::include_proto!("io.linkerd.proxy.http_route");
+                include_proto!("io.linkerd.proxy.http_route");
             }
             pub mod grpc_route {
-                tonic::include_proto!("io.linkerd.proxy.grpc_route");
+                include_proto!("io.linkerd.proxy.grpc_route");
             }
             pub mod tls_route {
-                tonic::include_proto!("io.linkerd.proxy.tls_route");
+                include_proto!("io.linkerd.proxy.tls_route");
             }
             pub mod opaque_route {
-                tonic::include_proto!("io.linkerd.proxy.opaque_route");
+                include_proto!("io.linkerd.proxy.opaque_route");
             }
             pub mod identity {
-                tonic::include_proto!("io.linkerd.proxy.identity");
+                include_proto!("io.linkerd.proxy.identity");
             }
             pub mod destination {
-                tonic::include_proto!("io.linkerd.proxy.destination");
+                include_proto!("io.linkerd.proxy.destination");
             }
             pub mod inbound {
-                tonic::include_proto!("io.linkerd.proxy.inbound");
+                include_proto!("io.linkerd.proxy.inbound");
             }
             pub mod outbound {
-                tonic::include_proto!("io.linkerd.proxy.outbound");
+                include_proto!("io.linkerd.proxy.outbound");
             }
             pub mod tap {
-                tonic::include_proto!("io.linkerd.proxy.tap");
+                include_proto!("io.linkerd.proxy.tap");
             }
         }
     }
@@ -56,12 +62,17 @@ pub mod io {
 
 /// The header between two proxies.
 pub mod transport {
-    tonic::include_proto!("transport.l5d.io");
+    include_proto!("transport.l5d.io");
+}
+
+/// What a collector of traces is sent.
+pub mod otlp {
+    include_proto!("opentelemetry.proto.collector.trace.v1");
 }
 
 /// Our own service beside the stock ones.
 pub mod trust {
-    tonic::include_proto!("tulle.trust");
+    include_proto!("tulle.trust");
 }
 
 pub use io::linkerd::proxy::{

@@ -18,7 +18,7 @@ use tulle_core::{ClientTls, Id};
 use crate::{
     Invalid, Meta,
     invalid::{At, each, required},
-    trace::{Trace, Verdict},
+    trace::{Subject, Trace, Verdict},
     wire,
 };
 
@@ -134,18 +134,25 @@ impl Clauses {
             grant,
         } in &self.0
         {
+            let subject = || Subject::Authorization(authorization.meta.clone());
             match authorization.test(client, tls) {
                 Ok(()) => {
                     let why = (client, &authorization.authentication);
-                    trace.step(Verdict::Allowed, Named(&authorization.meta), Admitted(why));
+                    trace.step(Verdict::Allowed, subject, Admitted(why));
                     return Some(Permit(grant.clone()));
                 }
-                Err(denial) => trace.step(Verdict::Skipped, Named(&authorization.meta), denial),
+                Err(denial) => {
+                    trace.step(
+                        Verdict::Skipped,
+                        subject,
+                        NotAdmitted(authorization, denial),
+                    );
+                }
             }
         }
         trace.step(
             Verdict::Refused,
-            "authorizations",
+            || Subject::Authorizations,
             "none of them lets the client in",
         );
         None
@@ -295,6 +302,28 @@ impl Authentication {
     }
 }
 
+/// Longer lists are cut for people.
+const NAMES_SHOWN: usize = 5;
+
+impl Authentication {
+    fn names(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Identities { exact, suffixes } = self else {
+            return Ok(());
+        };
+        let total = exact.len() + suffixes.len();
+        let exact = exact.iter().map(|id| ("", id.as_str()));
+        let all = exact.chain(suffixes.iter().map(|suffix| ("*", &**suffix)));
+        for (index, (star, name)) in all.take(NAMES_SHOWN).enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(f, "{separator} {star}{name}")?;
+        }
+        if total > NAMES_SHOWN {
+            write!(f, " and {} more", total - NAMES_SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
 /// Identities are stored in lower case, so suffixes are too.
 fn suffix_of(parts: &[String]) -> Result<Box<str>, Invalid> {
     let mut suffix = String::new();
@@ -339,23 +368,29 @@ enum Denial {
     OtherIdentity,
 }
 
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Network => "the client's address is in none of its networks",
-            Self::Excepted => "the client's address is in a network that it excepts",
-            Self::NoTls => "it asks for mesh TLS",
-            Self::NoIdentity => "it asks for a client certificate",
-            Self::OtherIdentity => "it names other identities than the client's",
-        })
-    }
-}
+/// An authorization, and why it does not let a client in.
+struct NotAdmitted<'a>(&'a Authorization, Denial);
 
-struct Named<'a>(&'a Meta);
-
-impl fmt::Display for Named<'_> {
+impl fmt::Display for NotAdmitted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "authorization {}", self.0)
+        let Self(authorization, denial) = self;
+        match denial {
+            Denial::Network => {
+                f.write_str("the client's address is in none of its networks")?;
+                for (index, network) in authorization.networks.iter().enumerate() {
+                    let separator = if index == 0 { ":" } else { "," };
+                    write!(f, "{separator} {}", network.net)?;
+                }
+                Ok(())
+            }
+            Denial::Excepted => f.write_str("the client's address is in a network that it excepts"),
+            Denial::NoTls => f.write_str("it asks for mesh TLS"),
+            Denial::NoIdentity => f.write_str("it asks for a client certificate"),
+            Denial::OtherIdentity => {
+                f.write_str("it lets in others than this client:")?;
+                authorization.authentication.names(f)
+            }
+        }
     }
 }
 

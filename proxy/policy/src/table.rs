@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     Facts, Meta,
     matching::{HostPattern, HostRank, PathMatched, Pattern},
-    trace::{Trace, Verdict},
+    trace::{Subject, Trace, Verdict},
 };
 
 /// All routes, each rule with what the owner of the table keeps for it.
@@ -70,7 +70,7 @@ impl<P: Pattern, T> Table<P, T> {
         {
             trace.step(
                 Verdict::Matched,
-                Place(meta, 0),
+                || Subject::Rule(meta.clone(), 0),
                 "the only route takes every request",
             );
             return Some((&rule.value, P::ALL.1));
@@ -83,23 +83,28 @@ impl<P: Pattern, T> Table<P, T> {
         let host = facts.host();
         for route in &self.routes {
             let Some(host_rank) = HostPattern::best(&route.hosts, host) else {
-                trace.step(Verdict::Skipped, &route.meta, OtherHost(&route.hosts, host));
+                trace.step(
+                    Verdict::Skipped,
+                    || Subject::Route(route.meta.clone()),
+                    OtherHost(&route.hosts, host),
+                );
                 continue;
             };
             for (index, rule) in route.rules.iter().enumerate() {
-                let place = Place(&route.meta, index);
-                let Some((rank, matched)) = rule.best(facts, &place, trace) else {
+                let place = || Subject::Rule(route.meta.clone(), index);
+                let Some((rank, matched)) = rule.best(facts) else {
+                    rule.say_why_not(facts, place, trace);
                     continue;
                 };
                 let rank = (host_rank, rank);
                 if best.is_none_or(|(better, ..)| rank > better) {
-                    trace.step(Verdict::Matched, &place, "the best match so far");
+                    trace.step(Verdict::Matched, place, "it matches best");
                     best = Some((rank, matched, &rule.value));
                 } else {
                     trace.step(
                         Verdict::Skipped,
-                        &place,
-                        "an earlier match is as good or better",
+                        place,
+                        "it matches, but an earlier match is as close or closer",
                     );
                 }
             }
@@ -109,36 +114,34 @@ impl<P: Pattern, T> Table<P, T> {
 }
 
 impl<P: Pattern, T> Candidate<P, T> {
-    fn best(
-        &self,
-        facts: &Facts<'_>,
-        place: &Place<'_>,
-        trace: &mut impl Trace,
-    ) -> Option<(P::Rank, PathMatched)> {
+    fn best(&self, facts: &Facts<'_>) -> Option<(P::Rank, PathMatched)> {
         if self.matches.is_empty() {
             return Some(P::ALL);
         }
-        let mut best: Option<(P::Rank, PathMatched)> = None;
-        for pattern in &self.matches {
-            match pattern.test(facts) {
-                Ok(found) if best.is_none_or(|(better, _)| found.0 > better) => best = Some(found),
-                Ok(_) => {}
-                Err(mismatch) => trace.step(Verdict::Skipped, place, mismatch),
-            }
+        let found = self.matches.iter().filter_map(|each| each.test(facts).ok());
+        // The first of equally good ones.
+        found.reduce(|best, other| if other.0 > best.0 { other } else { best })
+    }
+
+    fn say_why_not<T2: Trace>(
+        &self,
+        facts: &Facts<'_>,
+        place: impl FnOnce() -> Subject,
+        trace: &mut T2,
+    ) {
+        if T2::READ {
+            let tests = self.matches.iter().map(|each| each.test(facts));
+            let reasons: Vec<_> = tests
+                .filter_map(Result::err)
+                .map(|mismatch| mismatch.to_string())
+                .collect();
+            trace.step(Verdict::Skipped, place, reasons.join(", and "));
         }
-        best
     }
 }
 
-struct Place<'a>(&'a Meta, usize);
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "route {} rule {}", self.0, self.1)
-    }
-}
-
-struct OtherHost<'a>(&'a [HostPattern], Option<&'a str>);
+/// The hosts of a route, and the one of a request that is none of them.
+pub(crate) struct OtherHost<'a>(pub(crate) &'a [HostPattern], pub(crate) Option<&'a str>);
 
 impl fmt::Display for OtherHost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

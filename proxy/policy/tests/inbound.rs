@@ -551,30 +551,29 @@ fn an_explanation_names_each_step() {
     assert_eq!(refused.unwrap_err().reason, Reason::Unauthorized);
     let steps: Vec<_> = steps
         .iter()
-        .map(|step| (step.verdict, step.what.as_str(), step.why.as_str()))
+        .map(|step| (step.verdict, step.subject.to_string(), step.why.as_str()))
+        .collect();
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|(verdict, subject, why)| (*verdict, subject.as_str(), *why))
         .collect();
     assert_eq!(
         steps,
         [
             (
                 Verdict::Skipped,
-                "policy.linkerd.io/HTTPRoute/shop/api",
+                "route policy.linkerd.io/HTTPRoute/shop/api",
                 "the host web.shop is none of api.shop"
-            ),
-            (
-                Verdict::Skipped,
-                "route policy.linkerd.io/HTTPRoute/shop/web rule 0",
-                "the path is not /index"
             ),
             (
                 Verdict::Matched,
                 "route policy.linkerd.io/HTTPRoute/shop/web rule 0",
-                "the best match so far"
+                "it matches best"
             ),
             (
                 Verdict::Skipped,
                 "route policy.linkerd.io/HTTPRoute/shop/rest rule 0",
-                "an earlier match is as good or better"
+                "it matches, but an earlier match is as close or closer"
             ),
             (
                 Verdict::Skipped,
@@ -584,12 +583,12 @@ fn an_explanation_names_each_step() {
             (
                 Verdict::Skipped,
                 "authorization policy.linkerd.io/authorizationpolicy/shop/nets",
-                "the client's address is in none of its networks"
+                "the client's address is in none of its networks: 192.168.0.0/16"
             ),
             (
                 Verdict::Skipped,
                 "authorization default/localhost",
-                "the client's address is in none of its networks"
+                "the client's address is in none of its networks: 127.0.0.1/32, ::1/128"
             ),
             (
                 Verdict::Refused,

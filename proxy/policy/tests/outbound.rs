@@ -11,7 +11,7 @@ use tulle_api::{
 };
 use tulle_core::{Endpoint, Hint, Id, Reason, TlsTarget};
 use tulle_policy::{
-    BackendKind, Backoff, Distribution, Ewma, Facts, FailureAccrual, Meta, Penalty,
+    BackendKind, Backoff, Distribution, Ewma, Facts, FailureAccrual, Meta, Penalty, Verdict,
     endpoint_from_proto,
     outbound::{ClientPolicy, HttpRoutes, Protocol, Retry, Timeouts},
 };
@@ -129,6 +129,8 @@ fn all_settings_of_a_rule_are_read() {
         }),
     });
     route.rules[0].allow_l5d_request_headers = true;
+    route.rules[0].backend_request_timeout = Some(seconds(5));
+    route.rules[0].no_default_retry = true;
     let policy = ClientPolicy::from_proto(policy(http1(vec![route])));
 
     let request = get("/");
@@ -141,6 +143,7 @@ fn all_settings_of_a_rule_are_read() {
             response: Some(Duration::from_secs(1)),
             request: None,
             idle: Some(Duration::from_secs(3)),
+            backend_request: Some(Duration::from_secs(5)),
         }
     );
     assert_eq!(
@@ -159,6 +162,7 @@ fn all_settings_of_a_rule_are_read() {
         })
     );
     assert!(rule.allow_l5d_request_headers);
+    assert!(!rule.default_retry);
 }
 
 #[test]
@@ -592,7 +596,32 @@ fn an_explanation_says_which_rule_and_why() {
 
     assert_eq!(&*found.expect("a rule").meta.name, "b");
     let words: Vec<_> = steps.iter().map(|step| step.why.as_str()).collect();
-    assert_eq!(words, ["the path is not /a", "the best match so far"]);
+    assert_eq!(words, ["the path is not exactly /a", "it matches best"]);
+}
+
+#[test]
+fn an_explanation_says_what_beat_a_rule_that_matches() {
+    let routes = vec![
+        out_route("a", vec![prefix("/")], http_first(&[backend("a")])),
+        out_route("b", vec![prefix("/x")], http_first(&[backend("b")])),
+    ];
+    let policy = ClientPolicy::from_proto(policy(http1(routes)));
+    let request = get("/x");
+
+    let (_, steps) = http_routes(&policy).explain(&Facts::of(&request));
+
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|step| (step.verdict, &*step.why))
+        .collect();
+    let beaten = steps[0].1;
+    assert!(
+        beaten.starts_with("it matches, but route ") && beaten.ends_with("matches more closely")
+    );
+    assert_eq!(
+        [steps[0].0, steps[1].0],
+        [Verdict::Skipped, Verdict::Matched]
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
     authorization::{Authentication, Authorization, Clauses},
     matching::{GrpcPattern, HttpPattern, Pattern},
     table::{Candidate, Entry, Table},
-    trace::{Silent, Trace, Verdict},
+    trace::{Silent, Subject, Trace, Verdict},
 };
 
 /// How long a port waits for the first bytes where no policy says so.
@@ -226,7 +226,7 @@ impl ServerPolicy {
             Protocol::Opaque | Protocol::Tls => {
                 trace.step(
                     Verdict::Matched,
-                    &self.unrouted.route.meta,
+                    || Subject::Route(self.unrouted.route.meta.clone()),
                     "the port has no routes",
                 );
                 Some((&self.unrouted, PathMatched::Whole))
@@ -234,7 +234,7 @@ impl ServerPolicy {
             Protocol::Invalid(why) => return Err(invalid(why, trace)),
         };
         let Some((rule, path)) = found else {
-            trace.step(Verdict::Refused, "routes", "none of them matches");
+            trace.step(Verdict::Refused, || Subject::Routes, "none of them matches");
             return Err(Refusal::new(
                 Reason::RouteNotFound,
                 "no route found for request",
@@ -275,7 +275,7 @@ impl ServerPolicy {
 }
 
 fn invalid(why: &str, trace: &mut impl Trace) -> Refusal {
-    trace.step(Verdict::Refused, "policy", why);
+    trace.step(Verdict::Refused, || Subject::Policy, why);
     Refusal::new(
         Reason::PolicyInvalid,
         format!("invalid server policy: {why}"),

@@ -84,9 +84,16 @@ impl PathPattern {
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(path) => f.write_str(path),
-            Self::Prefix(path) => write!(f, "{path}/…"),
-            Self::Regex(regex) => write!(f, "{regex}"),
+            Self::Exact(path) => write!(f, "exactly {path}"),
+            Self::Prefix(path) => write!(f, "{path}/ or below"),
+            Self::Regex(regex) => {
+                // As it was written, without what anchors it.
+                let whole = regex.as_str();
+                let inner = whole
+                    .strip_prefix("^(?:")
+                    .and_then(|rest| rest.strip_suffix(")$"));
+                write!(f, "of the form {}", inner.unwrap_or(whole))
+            }
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     Backend, BackendKind, Backoff, Distribution, Ewma, Facts, FailureAccrual, Filter, Meta,
     PathMatched, Step, TcpFilter, endpoint_from_proto,
     matching::{GrpcPattern, HostPattern, HttpPattern},
-    table::{Candidate, Entry, Table},
-    trace::{Silent, Trace, Verdict},
+    table::{Candidate, Entry, OtherHost, Table},
+    trace::{Silent, Subject, Trace, Verdict},
 };
 
 /// The policy of one destination.
@@ -103,6 +103,9 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// Whether they are tried again.
     pub retry: Option<Retry>,
+    /// Whether what was provably not processed is tried once more though `retry` does not ask
+    /// for it.
+    pub default_retry: bool,
     /// Whether the application may set time-outs and retries by `l5d-` headers.
     pub allow_l5d_request_headers: bool,
 }
@@ -127,6 +130,8 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// Without a frame in either direction.
     pub idle: Option<Duration>,
+    /// One try, from its start to the end of its response.
+    pub backend_request: Option<Duration>,
 }
 
 /// When and how often a request is tried again.
@@ -190,6 +195,7 @@ impl HttpRoutes {
             distribution,
             timeouts: Timeouts::default(),
             retry: None,
+            default_retry: true,
             allow_l5d_request_headers: false,
         };
         let table = Table::new(Box::new([Entry {
@@ -233,7 +239,7 @@ fn found<'a>(
     trace: &mut impl Trace,
 ) -> Result<RouteMatch<'a>, Refusal> {
     let Some((rule, path)) = found else {
-        trace.step(Verdict::Refused, "routes", "none of them matches");
+        trace.step(Verdict::Refused, || Subject::Routes, "none of them matches");
         return Err(Refusal::new(
             Reason::RouteNotFound,
             "no route found for request",
@@ -275,15 +281,38 @@ impl TlsRoutes {
     /// # Errors
     /// Where none matches, or it lets nothing pass.
     pub fn find(&self, sni: Option<&str>) -> Result<&TcpRule, Refusal> {
+        self.search(sni, &mut Silent)
+    }
+
+    /// [`Self::find`] with its steps.
+    pub fn explain(&self, sni: Option<&str>) -> (Result<&TcpRule, Refusal>, Vec<Step>) {
+        let mut steps = Vec::new();
+        (self.search(sni, &mut steps), steps)
+    }
+
+    fn search(&self, sni: Option<&str>, trace: &mut impl Trace) -> Result<&TcpRule, Refusal> {
         let mut best = None;
         for (names, rule) in &self.0 {
+            let subject = || Subject::Route(rule.meta.clone());
             let rank = HostPattern::best(names, sni);
-            if rank.is_some() && best.is_none_or(|(better, _)| rank > better) {
+            if rank.is_none() {
+                trace.step(Verdict::Skipped, subject, OtherHost(names, sni));
+            } else if best.is_none_or(|(better, _)| rank > better) {
+                trace.step(Verdict::Matched, subject, "it matches best");
                 best = Some((rank, rule));
+            } else {
+                let why = "it matches, but an earlier match is as close or closer";
+                trace.step(Verdict::Skipped, subject, why);
             }
         }
-        let no_route = || Refusal::new(Reason::RouteNotFound, "no route found for connection");
-        best.ok_or_else(no_route)?.1.admit()
+        let Some((_, rule)) = best else {
+            trace.step(Verdict::Refused, || Subject::Routes, "none of them matches");
+            return Err(Refusal::new(
+                Reason::RouteNotFound,
+                "no route found for connection",
+            ));
+        };
+        rule.admit()
     }
 
     /// All rules; for who keeps balancers.
