@@ -68,16 +68,17 @@ pub fn run(config: Config) -> Result<(), AppError> {
         drain: trigger.clone(),
         ended,
     })?;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
     let parts = Parts {
-        config: config.clone(),
+        shards: config.workers.count(processors),
+        config,
         registry,
         store,
         discovery: control.discovery.clone(),
         drain: trigger,
     };
-    let processors = thread::available_parallelism().map_or(1, usize::from);
     let mut others = Vec::new();
-    for index in 1..config.workers.count(processors) {
+    for index in 1..parts.shards {
         let (hand, handed) = unbounded_channel();
         let parts = parts.clone();
         // Never joined: the process ends when the leading shard does.

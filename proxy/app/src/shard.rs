@@ -37,6 +37,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) discovery: Discovery,
     pub(crate) drain: Trigger,
+    pub(crate) shards: usize,
 }
 
 /// Both halves.
@@ -57,6 +58,7 @@ impl Shard {
             store,
             discovery,
             drain,
+            shards,
         } = parts;
         Self {
             drain: drain.clone(),
@@ -67,6 +69,7 @@ impl Shard {
                 store: store.clone(),
                 discovery: discovery.clone(),
                 drain: drain.clone(),
+                shards,
             }),
             outbound: tulle_outbound::Shard::new(tulle_outbound::Parts {
                 http2: http2_outbound,
@@ -75,6 +78,7 @@ impl Shard {
                 store,
                 discovery,
                 drain,
+                shards,
             }),
         }
     }

@@ -10,7 +10,7 @@ mod tls_state;
 pub use default_policy::DefaultPolicy;
 pub use endpoint::{Endpoint, Hint, Labels, TlsTarget};
 pub use id::Id;
-pub use reason::{Reason, Refusal};
+pub use reason::{Phase, Reason, Refusal};
 pub use tls_state::{ClientTls, NoTls};
 
 /// Which half of the proxy something belongs to.

@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::StatusCode;
 
@@ -11,10 +11,14 @@ pub enum Reason {
     BadRequest,
     /// The request's head is larger than the limit.
     HeadersTooLarge,
+    /// The client did not finish the head of a request in time.
+    HeadTimeout,
     /// No route of the policy matches.
     RouteNotFound,
     /// No authorization lets this client in.
     Unauthorized,
+    /// A changed policy no longer lets in whom an older one had.
+    Revoked,
     /// The port's policy did not arrive in time.
     PolicyUnknown,
     /// The control plane's policy is not valid.
@@ -23,6 +27,8 @@ pub enum Reason {
     RateLimited,
     /// More requests are in flight than the proxy allows.
     Overloaded,
+    /// More requests wait for an endpoint than the queue holds.
+    QueueFull,
     /// No endpoint has been ready for the fail-fast time.
     FailFast,
     /// The service has no endpoint.
@@ -47,8 +53,14 @@ pub enum Reason {
     ConnectionLost,
     /// The peer answered with something that is not HTTP.
     BadResponse,
-    /// The route's time is over.
+    /// The route's time for the whole exchange is over.
     Timeout,
+    /// The response did not come, or not to its end, in the route's time.
+    ResponseTimeout,
+    /// Nothing was said in either direction for the route's time.
+    IdleTimeout,
+    /// One try took longer than the route allows a backend.
+    BackendTimeout,
     /// The connection would come back to this proxy.
     Loop,
     /// The address is not one of this workload's.
@@ -63,15 +75,18 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 32] = [
         Self::BadRequest,
         Self::HeadersTooLarge,
+        Self::HeadTimeout,
         Self::RouteNotFound,
         Self::Unauthorized,
+        Self::Revoked,
         Self::PolicyUnknown,
         Self::PolicyInvalid,
         Self::RateLimited,
         Self::Overloaded,
+        Self::QueueFull,
         Self::FailFast,
         Self::NoEndpoints,
         Self::PortUndefined,
@@ -85,6 +100,9 @@ impl Reason {
         Self::ConnectionLost,
         Self::BadResponse,
         Self::Timeout,
+        Self::ResponseTimeout,
+        Self::IdleTimeout,
+        Self::BackendTimeout,
         Self::Loop,
         Self::AddressRefused,
         Self::Draining,
@@ -98,12 +116,15 @@ impl Reason {
         match self {
             Self::BadRequest => "bad_request",
             Self::HeadersTooLarge => "headers_too_large",
+            Self::HeadTimeout => "head_timeout",
             Self::RouteNotFound => "route_not_found",
             Self::Unauthorized => "unauthorized",
+            Self::Revoked => "revoked",
             Self::PolicyUnknown => "policy_unknown",
             Self::PolicyInvalid => "policy_invalid",
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
+            Self::QueueFull => "queue_full",
             Self::FailFast => "fail_fast",
             Self::NoEndpoints => "no_endpoints",
             Self::PortUndefined => "port_undefined",
@@ -117,6 +138,9 @@ impl Reason {
             Self::ConnectionLost => "connection_lost",
             Self::BadResponse => "bad_response",
             Self::Timeout => "timeout",
+            Self::ResponseTimeout => "response_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::BackendTimeout => "backend_timeout",
             Self::Loop => "loop",
             Self::AddressRefused => "address_refused",
             Self::Draining => "draining",
@@ -132,16 +156,21 @@ impl Reason {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RouteNotFound => StatusCode::NOT_FOUND,
-            Self::Unauthorized | Self::PortUndefined | Self::AddressRefused => {
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized | Self::Revoked | Self::PortUndefined | Self::AddressRefused => {
                 StatusCode::FORBIDDEN
             }
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::PolicyUnknown | Self::Draining => {
+            Self::Overloaded | Self::QueueFull | Self::PolicyUnknown | Self::Draining => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::FailFast | Self::NoEndpoints | Self::ConnectTimeout | Self::Timeout => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
+            Self::FailFast
+            | Self::NoEndpoints
+            | Self::ConnectTimeout
+            | Self::Timeout
+            | Self::ResponseTimeout
+            | Self::IdleTimeout
+            | Self::BackendTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::ConnectFailed
             | Self::IdentityMismatch
             | Self::IdentityRequired
@@ -163,12 +192,20 @@ impl Reason {
         match self {
             Self::BadRequest | Self::PolicyInvalid | Self::ProtocolUnknown | Self::Unexpected => 13,
             Self::RouteNotFound => 5,
-            Self::Unauthorized | Self::PortUndefined | Self::AddressRefused => 7,
+            Self::Unauthorized | Self::Revoked | Self::PortUndefined | Self::AddressRefused => 7,
             Self::HeadersTooLarge | Self::RateLimited => 8,
-            Self::FailFast | Self::NoEndpoints | Self::ConnectTimeout | Self::Timeout => 4,
+            Self::HeadTimeout
+            | Self::FailFast
+            | Self::NoEndpoints
+            | Self::ConnectTimeout
+            | Self::Timeout
+            | Self::ResponseTimeout
+            | Self::IdleTimeout
+            | Self::BackendTimeout => 4,
             Self::Loop => 10,
             Self::BackendInvalid | Self::FailureInjected => 9,
             Self::Overloaded
+            | Self::QueueFull
             | Self::PolicyUnknown
             | Self::Draining
             | Self::ConnectFailed
@@ -177,6 +214,40 @@ impl Reason {
             | Self::TlsFailed
             | Self::ConnectionLost
             | Self::BadResponse => 14,
+        }
+    }
+
+    /// Where on its way through the proxy something was refused.
+    #[must_use]
+    pub const fn phase(self) -> Phase {
+        match self {
+            Self::BadRequest
+            | Self::HeadersTooLarge
+            | Self::HeadTimeout
+            | Self::ProtocolUnknown => Phase::Request,
+            Self::PolicyUnknown
+            | Self::NoEndpoints
+            | Self::PortUndefined
+            | Self::BackendInvalid
+            | Self::Loop
+            | Self::AddressRefused => Phase::Resolve,
+            Self::RouteNotFound
+            | Self::Unauthorized
+            | Self::Revoked
+            | Self::PolicyInvalid
+            | Self::RateLimited
+            | Self::FailureInjected
+            | Self::Unexpected => Phase::Policy,
+            Self::Overloaded | Self::QueueFull | Self::FailFast => Phase::Queue,
+            Self::ConnectFailed | Self::ConnectTimeout => Phase::Connect,
+            Self::IdentityMismatch | Self::IdentityRequired | Self::TlsFailed => Phase::Tls,
+            Self::ConnectionLost
+            | Self::BadResponse
+            | Self::Timeout
+            | Self::ResponseTimeout
+            | Self::IdleTimeout
+            | Self::BackendTimeout
+            | Self::Draining => Phase::Response,
         }
     }
 
@@ -190,9 +261,47 @@ impl Reason {
                 | Self::Unauthorized
                 | Self::RateLimited
                 | Self::Timeout
+                | Self::ResponseTimeout
+                | Self::IdleTimeout
+                | Self::BackendTimeout
                 | Self::FailureInjected
                 | Self::PortUndefined
         )
+    }
+}
+
+/// The part of the way through a proxy where something is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// What the client sends is read and understood.
+    Request,
+    /// What is known of the destination is found.
+    Resolve,
+    /// Routes, authorizations, limits and filters are asked.
+    Policy,
+    /// An endpoint, or room, is waited for.
+    Queue,
+    /// A connection is made.
+    Connect,
+    /// It is secured.
+    Tls,
+    /// The answer is awaited and passed on.
+    Response,
+}
+
+impl Phase {
+    /// The word, in header, metric and log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Resolve => "resolve",
+            Self::Policy => "policy",
+            Self::Queue => "queue",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Response => "response",
+        }
     }
 }
 
@@ -206,6 +315,11 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// Where a filter or policy names a status of its own.
     pub status: Option<StatusCode>,
+    /// What decided it, as `group/kind/namespace/name` or as far as it has such parts: a
+    /// Server, a route, a Service. Absent where nothing was asked yet.
+    pub resource: Option<Arc<str>>,
+    /// Seconds after which it is worth trying again.
+    pub retry_after: Option<u32>,
 }
 
 impl Refusal {
@@ -216,12 +330,46 @@ impl Refusal {
             reason,
             message: message.into(),
             status: None,
+            resource: None,
+            retry_after: None,
         }
+    }
+
+    /// Name what decided it, unless something closer to the cause is named already.
+    #[must_use]
+    pub fn by(mut self, resource: &impl fmt::Display) -> Self {
+        if self.resource.is_none() {
+            self.resource = Some(resource.to_string().into());
+        }
+        self
     }
 
     /// The HTTP status to answer with.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status.unwrap_or_else(|| self.reason.status())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_reasons_share_a_code() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+
+        assert_eq!(codes.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn the_resource_closest_to_the_cause_is_kept() {
+        let refusal = Refusal::new(Reason::RouteNotFound, "no")
+            .by(&"route")
+            .by(&"server");
+
+        assert_eq!(refusal.resource.as_deref(), Some("route"));
     }
 }

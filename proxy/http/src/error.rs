@@ -28,6 +28,14 @@ pub enum ServeError {
     Http2(h2::Error),
 }
 
+impl ServeError {
+    /// What a client is told that has kept us waiting.
+    pub(crate) fn late() -> Refusal {
+        let what = "the head of the request did not come in time";
+        Refusal::new(Reason::HeadTimeout, what)
+    }
+}
+
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
 #[error("{refusal}")]

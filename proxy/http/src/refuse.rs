@@ -1,7 +1,7 @@
 //! The one place where a refusal becomes a response.
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use tulle_core::Refusal;
+use tulle_core::{Direction, Refusal};
 
 use crate::{Body, Request, Response, headers};
 
@@ -10,6 +10,8 @@ use crate::{Body, Request, Response, headers};
 pub struct Facts {
     version: Version,
     grpc: bool,
+    hop: Option<Direction>,
+    discreet: bool,
 }
 
 impl Facts {
@@ -22,14 +24,34 @@ impl Facts {
         Self {
             version: request.version(),
             grpc,
+            hop: None,
+            discreet: false,
         }
     }
 
-    pub(crate) const fn http1() -> Self {
+    /// Of a request that could not be read.
+    pub(crate) const fn unread(version: Version) -> Self {
         Self {
-            version: Version::HTTP_11,
+            version,
             grpc: false,
+            hop: None,
+            discreet: false,
         }
+    }
+
+    /// Name the half of the proxy that answers.
+    #[must_use]
+    pub const fn on(mut self, hop: Direction) -> Self {
+        self.hop = Some(hop);
+        self
+    }
+
+    /// Tell the client the code and no more: which objects there are, and what the
+    /// application is like, is not for those who have proved no name.
+    #[must_use]
+    pub const fn to_stranger(mut self, stranger: bool) -> Self {
+        self.discreet = stranger;
+        self
     }
 
     /// Whether the client speaks HTTP/2.
@@ -57,7 +79,6 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 #[must_use]
 pub fn refuse(refusal: &Refusal, facts: Facts) -> Response {
     let mut response = Response::new(Body::empty());
-    let message = header_text(&refusal.message);
     if facts.grpc {
         let headers = response.headers_mut();
         headers.insert(
@@ -65,17 +86,24 @@ pub fn refuse(refusal: &Refusal, facts: Facts) -> Response {
             HeaderValue::from_static("application/grpc"),
         );
         headers.insert("grpc-status", HeaderValue::from(refusal.reason.grpc_code()));
-        headers.insert("grpc-message", grpc_message(&refusal.message));
+        let message = if facts.discreet {
+            refusal.reason.code()
+        } else {
+            &refusal.message
+        };
+        headers.insert("grpc-message", grpc_message(message));
     } else {
         *response.status_mut() = refusal.status();
     }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    headers.insert(headers::PROXY_ERROR, message);
-    headers.insert(
-        headers::REASON,
-        HeaderValue::from_static(refusal.reason.code()),
-    );
+    if !facts.discreet {
+        headers.insert(headers::PROXY_ERROR, header_text(&refusal.message));
+    }
+    headers.insert(headers::REASON, reason(refusal, facts));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if refusal.reason.closes() {
         let close = HeaderValue::from_static("close");
         headers.insert(headers::PROXY_CONNECTION_CLOSE, close.clone());
@@ -88,6 +116,22 @@ pub fn refuse(refusal: &Refusal, facts: Facts) -> Response {
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     response
+}
+
+/// The code, and where it comes from as parameters (RFC 9651 §3.1.2).
+fn reason(refusal: &Refusal, facts: Facts) -> HeaderValue {
+    let code = refusal.reason.code();
+    let Some(hop) = facts.hop else {
+        return HeaderValue::from_static(code);
+    };
+    let (hop, phase) = (hop.label(), refusal.reason.phase().name());
+    let mut text = format!("{code}; hop={hop}; phase={phase}");
+    if let Some(resource) = refusal.resource.as_deref().filter(|_| !facts.discreet) {
+        text.push_str("; resource=\"");
+        text.extend(resource.chars().filter(|c| !matches!(c, '"' | '\\')));
+        text.push('"');
+    }
+    header_text(&text)
 }
 
 /// Answer with another place to go to, as a route says.
@@ -155,6 +199,8 @@ mod tests {
     const HTTP1: Facts = Facts {
         version: Version::HTTP_11,
         grpc: false,
+        hop: None,
+        discreet: false,
     };
 
     #[test]
@@ -181,10 +227,47 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_says_on_which_side_where_on_the_way_and_by_what() {
+        let refusal = Refusal::new(Reason::Unauthorized, "no").by(&"policy.linkerd.io/Server/a");
+
+        let response = refuse(&refusal, HTTP1.on(Direction::Inbound));
+
+        assert_eq!(
+            response.headers()["tulle-reason"],
+            "unauthorized; hop=inbound; phase=policy; resource=\"policy.linkerd.io/Server/a\""
+        );
+    }
+
+    #[test]
+    fn a_stranger_learns_the_code_and_nothing_of_what_there_is() {
+        let refusal = Refusal::new(Reason::Unauthorized, "route web").by(&"Server/a");
+
+        let response = refuse(&refusal, HTTP1.on(Direction::Inbound).to_stranger(true));
+
+        assert_eq!(
+            response.headers()["tulle-reason"],
+            "unauthorized; hop=inbound; phase=policy"
+        );
+        assert!(!response.headers().contains_key("l5d-proxy-error"));
+    }
+
+    #[test]
+    fn a_limit_says_when_to_come_back() {
+        let mut refusal = Refusal::new(Reason::RateLimited, "too many");
+        refusal.retry_after = Some(2);
+
+        let response = refuse(&refusal, HTTP1);
+
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()["retry-after"], "2");
+    }
+
+    #[test]
     fn a_grpc_client_gets_a_trailers_only_answer() {
         let facts = Facts {
             version: Version::HTTP_2,
             grpc: true,
+            ..HTTP1
         };
 
         let response = refuse(&Refusal::new(Reason::FailFast, "100 % gone\n"), facts);

@@ -1,11 +1,18 @@
 use std::{cell::RefCell, future::Future, rc::Rc};
 
-use crate::{Request, Response, body::RequestSource};
+use tulle_core::Refusal;
+
+use crate::{Facts, Request, Response, body::RequestSource, refuse};
 
 /// What answers requests. It never fails: a refusal is a response.
 pub trait Service: 'static {
     /// Answer one request. `interim` forwards 1xx heads meanwhile.
     fn call(&self, request: Request, interim: Interim) -> impl Future<Output = Response>;
+
+    /// Answer what the codec itself refuses; `facts` are of a request that could not be read.
+    fn refuse(&self, refusal: &Refusal, facts: Facts) -> Response {
+        refuse(refusal, facts)
+    }
 }
 
 /// Forwards 1xx responses to the client of the request that it came with; does nothing

@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
-use tulle_core::{Reason, Refusal};
+use tulle_core::{Direction, Reason, Refusal};
 use tulle_http::{
     Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, headers,
     orig_proto, redirect, refuse,
@@ -19,7 +19,7 @@ use tulle_telemetry::ResponseFacts;
 use crate::{
     Shard,
     accept::Peer,
-    observe::{Admitted, Following, Slot},
+    observe::{Admitted, Following},
     port::Port,
 };
 
@@ -109,34 +109,31 @@ impl HttpService {
         match answer {
             Answer::Redirect { status, location } => redirect(*status, location.clone()),
             Answer::GrpcStatus { code, message } => grpc_status(*code, message),
-            Answer::Refuse(refusal) => {
-                self.note(refusal);
-                refuse(refusal, words)
-            }
+            Answer::Refuse(refusal) => self.refuse(refusal, words),
         }
     }
 
     fn note(&self, refusal: &Refusal) {
-        self.shard.refused(refusal);
+        let (client, target) = (self.peer.address, self.port.target);
+        self.shard.refusals.note(refusal, Some(client), target);
         self.port
             .refused(&self.shard, &self.peer.tls, refusal.reason);
-        tracing::debug!(
-            client = %self.peer.address,
-            target = %self.port.target,
-            reason = refusal.reason.code(),
-            %refusal,
-            "request refused"
-        );
+    }
+
+    /// What an answer of ours tells this client.
+    fn words(&self, words: Words) -> Words {
+        let stranger = self.client_id.is_none() && !self.peer.address.ip().is_loopback();
+        words.on(Direction::Inbound).to_stranger(stranger)
     }
 }
 
 impl Service for HttpService {
     async fn call(&self, mut request: Request, interim: Interim) -> Response {
         let arrived = Instant::now();
-        let words = Words::of(&request);
-        let Some(slot) = Slot::take(&self.shard) else {
-            let refusal = Refusal::new(Reason::Overloaded, "service unavailable");
-            return self.answer(&Answer::Refuse(refusal), words);
+        let words = self.words(Words::of(&request));
+        let slot = match self.shard.in_flight.take() {
+            Ok(slot) => slot,
+            Err(refusal) => return self.refuse(&refusal, words),
         };
         let permit = match self.admit(&mut request) {
             Ok(permit) => permit,
@@ -161,5 +158,10 @@ impl Service for HttpService {
             _slot: slot,
         });
         response.map(|body| body.observed(following))
+    }
+
+    fn refuse(&self, refusal: &Refusal, words: Words) -> Response {
+        self.note(refusal);
+        refuse(refusal, self.words(words))
     }
 }

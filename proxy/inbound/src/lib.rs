@@ -33,15 +33,6 @@ pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
     match accepting.await {
         Ok(None) => {}
         Ok(Some(http1)) => http1.serve(&shard).await,
-        Err(refusal) => {
-            tracing::debug!(
-                client = %peer,
-                %target,
-                reason = refusal.reason.code(),
-                %refusal,
-                "connection refused"
-            );
-            shard.refused(&refusal);
-        }
+        Err(refusal) => shard.refusals.note(&refusal, Some(peer), target),
     }
 }

@@ -10,7 +10,8 @@ use tulle_http::{End, Observer};
 use tulle_metrics::{Counter, Labels};
 use tulle_policy::{Grant, Meta};
 use tulle_telemetry::{
-    RequestMetrics, ResponseFacts, StatusFamily, StatusMetrics, client_tls_labels, target_labels,
+    RequestMetrics, ResponseFacts, Slot, StatusFamily, StatusMetrics, client_tls_labels,
+    target_labels,
 };
 
 use crate::{Shard, port::Port};
@@ -121,27 +122,6 @@ fn meta_labels(labels: &Labels, role: &str, meta: &Meta) -> Labels {
         .with(&label("group"), &meta.group)
         .with(&label("kind"), &meta.kind)
         .with(&label("name"), &meta.name)
-}
-
-/// A slot among the requests in flight, given back when it is dropped.
-pub(crate) struct Slot(Rc<Shard>);
-
-impl Slot {
-    /// Take a slot; none is left where the proxy carries as much as it may.
-    pub(crate) fn take(shard: &Rc<Shard>) -> Option<Self> {
-        let taken = shard.in_flight.get();
-        if taken >= shard.config.inbound.max_in_flight {
-            return None;
-        }
-        shard.in_flight.set(taken + 1);
-        Some(Self(shard.clone()))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-    }
 }
 
 /// Follows a response to its end.

@@ -238,47 +238,27 @@ impl Connect for Application {
 
 #[cfg(test)]
 mod tests {
-    use tokio::runtime::Handle;
-    use tulle_config::{Config, HostPort};
-    use tulle_discovery::{ControlChannel, Dial, DialError, Dialed, Discovery};
     use tulle_http::{DrainSignal, http2::Http2Options};
-    use tulle_metrics::Registry;
+    use tulle_testkit::Alone;
     use tulle_tls::Store;
 
     use super::*;
     use crate::Parts;
 
-    struct Nowhere;
-
-    impl Dial for Nowhere {
-        async fn dial(&self) -> Result<Dialed, DialError> {
-            std::future::pending().await
-        }
-    }
-
     fn shard() -> Rc<Shard> {
-        let lookup = |name: &str| match name.trim_start_matches("LINKERD2_PROXY_") {
-            "DESTINATION_SVC_ADDR" | "POLICY_SVC_ADDR" | "IDENTITY_SVC_ADDR" => Some("[::1]:1"),
-            "POLICY_WORKLOAD" | "IDENTITY_TOKEN_FILE" | "IDENTITY_LOCAL_NAME" => Some("x"),
-            "IDENTITY_TRUST_ANCHORS" => Some("-----BEGIN CERTIFICATE-----"),
-            _ => None,
-        };
-        let config = Config::from_env(|name| lookup(name).map(str::to_owned)).unwrap();
-        let addr = HostPort {
-            host: "nowhere".into(),
-            port: 1,
-        };
-        let runtime = Handle::current();
-        let windows = config.outbound.client_h2;
-        let channel = ControlChannel::new(&addr, Nowhere, windows, &runtime);
-        let registry = Registry::new();
+        let Alone {
+            config,
+            registry,
+            discovery,
+        } = Alone::new();
         Shard::new(Parts {
-            discovery: Discovery::over(&config, channel.clone(), channel, &registry, &runtime),
-            config: Arc::new(config),
+            discovery,
+            config,
             registry,
             store: Store::new(),
             drain: DrainSignal::new().0,
             http2: Http2Options::default(),
+            shards: 1,
         })
     }
 

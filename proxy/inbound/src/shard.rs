@@ -1,18 +1,13 @@
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc};
 
 use ahash::RandomState;
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tulle_config::Config;
-use tulle_core::{Direction, Refusal};
+use tulle_core::Direction;
 use tulle_discovery::Discovery;
 use tulle_http::{Trigger, http1::Http1Options, http2::Http2Options};
-use tulle_metrics::{Counter, Labels, Registry};
+use tulle_metrics::{Labels, Registry};
+use tulle_telemetry::{InFlight, Refusals};
 use tulle_tls::Store;
 use tulle_transport::ServerFirst;
 
@@ -36,6 +31,8 @@ pub struct Parts {
     pub drain: Trigger,
     /// HTTP/2 towards those who connect.
     pub http2: Http2Options,
+    /// How many shards there are.
+    pub shards: usize,
 }
 
 /// The inbound half of one worker.
@@ -46,12 +43,12 @@ pub struct Shard {
     pub(crate) discovery: Discovery,
     pub(crate) drain: Trigger,
     pub(crate) server_first: RefCell<ServerFirst>,
-    pub(crate) in_flight: Cell<usize>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) refusals: Refusals,
     pub(crate) http1: Http1Options,
     pub(crate) http2: Http2Options,
     random: RefCell<SmallRng>,
     ports: RefCell<HashMap<SocketAddr, Rc<Port>, RandomState>>,
-    refusals: RefCell<HashMap<&'static str, Counter>>,
     pub(crate) labels: Labels,
 }
 
@@ -66,8 +63,11 @@ impl Shard {
             discovery,
             drain,
             http2,
+            shards,
         } = parts;
         Rc::new(Self {
+            in_flight: InFlight::new(config.inbound.max_in_flight, shards),
+            refusals: Refusals::new(&registry, Direction::Inbound),
             http1: Http1Options::default(),
             http2,
             config,
@@ -76,10 +76,8 @@ impl Shard {
             discovery,
             drain,
             server_first: RefCell::default(),
-            in_flight: Cell::new(0),
             random: RefCell::new(SmallRng::from_os_rng()),
             ports: RefCell::default(),
-            refusals: RefCell::default(),
             labels: Labels::none().with("direction", Direction::Inbound.label()),
         })
     }
@@ -100,19 +98,5 @@ impl Shard {
         let port = Rc::new(Port::new(self, target));
         ports.insert(target, port.clone());
         port
-    }
-
-    /// Count a refusal.
-    pub(crate) fn refused(&self, refusal: &Refusal) {
-        let mut refusals = self.refusals.borrow_mut();
-        let code = refusal.reason.code();
-        let counter = refusals.entry(code).or_insert_with(|| {
-            self.registry.counter(
-                "tulle_refusals",
-                "Requests and connections refused by this proxy.",
-                &self.labels.with("reason", code),
-            )
-        });
-        counter.inc();
     }
 }

@@ -87,7 +87,11 @@ pub(crate) async fn copy(
 async fn revoked(port: &Port, mut policy: Arc<ServerPolicy>, peer: &Peer) -> Refusal {
     loop {
         policy = port.policy_after(&policy).await;
-        if let Err(refusal) = policy.authorize_connection(peer.address.ip(), &peer.tls) {
+        let permit = policy.authorize_connection(peer.address.ip(), &peer.tls);
+        if let Err(mut refusal) = permit {
+            if refusal.reason == Reason::Unauthorized {
+                refusal.reason = Reason::Revoked;
+            }
             return refusal;
         }
     }

@@ -234,7 +234,7 @@ struct Place<'a>(&'a Cell<usize>);
 impl<'a> Place<'a> {
     fn take(waiting: &'a Cell<usize>, queue: usize) -> Result<Self, Refusal> {
         if waiting.get() >= queue {
-            return Err(Refusal::new(Reason::Overloaded, "service unavailable"));
+            return Err(Refusal::new(Reason::QueueFull, "service unavailable"));
         }
         waiting.set(waiting.get() + 1);
         Ok(Self(waiting))
@@ -304,47 +304,27 @@ impl Drop for BalancerMetrics {
 mod tests {
     use std::time::Duration;
 
-    use tokio::runtime::Handle;
-    use tulle_config::{Config, HostPort};
-    use tulle_discovery::{ControlChannel, Dial, DialError, Dialed, Discovery};
     use tulle_http::{DrainSignal, http2::Http2Options};
-    use tulle_metrics::Registry;
+    use tulle_testkit::Alone;
     use tulle_tls::Store;
 
     use super::*;
     use crate::Parts;
 
-    struct Nowhere;
-
-    impl Dial for Nowhere {
-        async fn dial(&self) -> Result<Dialed, DialError> {
-            std::future::pending().await
-        }
-    }
-
     fn shard() -> Rc<Shard> {
-        let lookup = |name: &str| match name.trim_start_matches("LINKERD2_PROXY_") {
-            "DESTINATION_SVC_ADDR" | "POLICY_SVC_ADDR" | "IDENTITY_SVC_ADDR" => Some("[::1]:1"),
-            "POLICY_WORKLOAD" | "IDENTITY_TOKEN_FILE" | "IDENTITY_LOCAL_NAME" => Some("x"),
-            "IDENTITY_TRUST_ANCHORS" => Some("-----BEGIN CERTIFICATE-----"),
-            _ => None,
-        };
-        let config = Config::from_env(|name| lookup(name).map(str::to_owned)).unwrap();
-        let addr = HostPort {
-            host: "nowhere".into(),
-            port: 1,
-        };
-        let runtime = Handle::current();
-        let windows = config.outbound.client_h2;
-        let channel = ControlChannel::new(&addr, Nowhere, windows, &runtime);
-        let registry = Registry::new();
+        let Alone {
+            config,
+            registry,
+            discovery,
+        } = Alone::new();
         Shard::new(Parts {
-            discovery: Discovery::over(&config, channel.clone(), channel, &registry, &runtime),
-            config: Arc::new(config),
+            discovery,
+            config,
             registry,
             store: Store::new(),
             drain: DrainSignal::new().0,
             http2: Http2Options::default(),
+            shards: 1,
         })
     }
 
@@ -403,7 +383,7 @@ mod tests {
         let (first, second) = tokio::join!(request(&shard, &balancer), request(&shard, &balancer));
 
         assert_eq!(first.reason, Reason::FailFast);
-        assert_eq!(second.reason, Reason::Overloaded);
+        assert_eq!(second.reason, Reason::QueueFull);
         assert_eq!(balancer.waiting.get(), 0);
     }
 }

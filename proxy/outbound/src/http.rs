@@ -4,7 +4,7 @@ use std::{cell::Cell, net::SocketAddr, rc::Rc};
 
 use http::{HeaderValue, Version, header};
 use tokio::time::Instant;
-use tulle_core::{Reason, Refusal};
+use tulle_core::{Direction, Reason, Refusal};
 use tulle_http::{
     Facts as Words, Interim, Request, Response, SendError, Service, grpc_status, headers, redirect,
     refuse,
@@ -18,7 +18,7 @@ use tulle_telemetry::{Ended, NO_STATUS, ResponseFacts};
 use crate::{
     Shard,
     destination::Destination,
-    observe::{Following, InFlight, Slot},
+    observe::{Attempt, Following},
 };
 
 /// How often a request that was not processed is given to another connection after one was
@@ -67,8 +67,7 @@ impl HttpService {
     ) -> Result<Response, Failure> {
         let arrived = Instant::now();
         let shard = &self.shard;
-        let slot = Slot::take(shard)
-            .ok_or_else(|| Refusal::new(Reason::Overloaded, "service unavailable"))?;
+        let slot = shard.in_flight.take()?;
         let compiled = self.destination.for_requests()?;
         let route = find(&compiled.policy, &request)?;
         if !route.filters.is_empty() {
@@ -87,9 +86,9 @@ impl HttpService {
         let mut lost = 0;
         loop {
             let node = balancer.choose(queue).await.inspect_err(failed)?;
-            let in_flight = InFlight::start(node);
+            let attempt = Attempt::start(node);
             let sent = Instant::now();
-            let node = &in_flight.0;
+            let node = &attempt.0;
             match node.http.send(request, interim.clone()).await {
                 Ok(mut response) => {
                     node.gate.succeeded();
@@ -99,7 +98,7 @@ impl HttpService {
                         arrived,
                         sent,
                         facts: ResponseFacts::of(&response),
-                        in_flight,
+                        attempt,
                         metrics,
                         first_data: Cell::new(None),
                         _slot: slot,
@@ -150,23 +149,22 @@ impl HttpService {
             Failure::Answered(Answer::Refuse(refusal)) => refusal,
             Failure::Sending(error) => &error.refusal,
         };
-        self.shard.refused(refusal);
-        tracing::debug!(
-            target = %self.destination.target,
-            reason = refusal.reason.code(),
-            %refusal,
-            "request refused"
-        );
+        self.note(refusal);
         match failure {
             Failure::Sending(error) => error.response(words),
             Failure::Answered(_) => refuse(refusal, words),
         }
     }
+
+    fn note(&self, refusal: &Refusal) {
+        let target = self.destination.target;
+        self.shard.refusals.note(refusal, None, target);
+    }
 }
 
 impl Service for HttpService {
     async fn call(&self, request: Request, interim: Interim) -> Response {
-        let words = Words::of(&request);
+        let words = Words::of(&request).on(Direction::Outbound);
         match self.forward(request, interim, words.is_grpc()).await {
             Ok(mut response) => {
                 // What a remote proxy says of an error is for us, not for the application.
@@ -177,6 +175,11 @@ impl Service for HttpService {
             }
             Err(failure) => self.answer(&failure, words),
         }
+    }
+
+    fn refuse(&self, refusal: &Refusal, words: Words) -> Response {
+        self.note(refusal);
+        refuse(refusal, words.on(Direction::Outbound))
     }
 }
 

@@ -37,14 +37,7 @@ pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
     } = accepted;
     let target = orig_dst.unwrap_or(local);
     if let Err(refusal) = accept(&shard, io, local, target).await {
-        tracing::debug!(
-            client = %peer,
-            %target,
-            reason = refusal.reason.code(),
-            %refusal,
-            "connection refused"
-        );
-        shard.refused(&refusal);
+        shard.refusals.note(&refusal, Some(peer), target);
     }
 }
 

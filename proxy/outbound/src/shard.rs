@@ -1,5 +1,5 @@
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     net::SocketAddr,
     rc::{Rc, Weak},
@@ -13,9 +13,11 @@ use tulle_config::Config;
 use tulle_core::{ClientTls, Direction, Endpoint, NoTls, Refusal};
 use tulle_discovery::Discovery;
 use tulle_http::{Trigger, http1::Http1Options, http2::Http2Options};
-use tulle_metrics::{Counter, Labels, Registry};
+use tulle_metrics::{Labels, Registry};
 use tulle_policy::{Backend, BackendKind};
-use tulle_telemetry::{ConnectionMetrics, client_tls_labels, endpoint_tls_labels, target_labels};
+use tulle_telemetry::{
+    ConnectionMetrics, InFlight, Refusals, client_tls_labels, endpoint_tls_labels, target_labels,
+};
 use tulle_tls::Store;
 use tulle_transport::ServerFirst;
 
@@ -41,6 +43,8 @@ pub struct Parts {
     pub drain: Trigger,
     /// HTTP/2 towards those who connect.
     pub http2: Http2Options,
+    /// How many shards there are.
+    pub shards: usize,
 }
 
 /// The outbound half of one worker.
@@ -51,14 +55,14 @@ pub struct Shard {
     pub(crate) discovery: Discovery,
     pub(crate) drain: Trigger,
     pub(crate) server_first: RefCell<ServerFirst>,
-    pub(crate) in_flight: Cell<usize>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) refusals: Refusals,
     pub(crate) http1: Http1Options,
     pub(crate) http2: Http2Options,
     random: RefCell<SmallRng>,
     destinations: RefCell<HashMap<SocketAddr, Rc<Destination>, RandomState>>,
     balancers: RefCell<HashMap<Arc<Backend>, Weak<Balancer>, RandomState>>,
     accepted: RefCell<HashMap<SocketAddr, Rc<ConnectionMetrics>, RandomState>>,
-    refusals: RefCell<HashMap<&'static str, Counter>>,
     labels: Labels,
 }
 
@@ -73,8 +77,11 @@ impl Shard {
             discovery,
             drain,
             http2,
+            shards,
         } = parts;
         Rc::new(Self {
+            in_flight: InFlight::new(config.outbound.max_in_flight, shards),
+            refusals: Refusals::new(&registry, Direction::Outbound),
             http1: Http1Options::default(),
             http2,
             config,
@@ -83,12 +90,10 @@ impl Shard {
             discovery,
             drain,
             server_first: RefCell::default(),
-            in_flight: Cell::new(0),
             random: RefCell::new(SmallRng::from_os_rng()),
             destinations: RefCell::default(),
             balancers: RefCell::default(),
             accepted: RefCell::default(),
-            refusals: RefCell::default(),
             labels: Labels::none().with("direction", Direction::Outbound.label()),
         })
     }
@@ -180,19 +185,5 @@ impl Shard {
         let metrics = ConnectionMetrics::new(&self.registry, &labels);
         accepted.insert(target, metrics.clone());
         metrics
-    }
-
-    /// Count a refusal.
-    pub(crate) fn refused(&self, refusal: &Refusal) {
-        let mut refusals = self.refusals.borrow_mut();
-        let code = refusal.reason.code();
-        let counter = refusals.entry(code).or_insert_with(|| {
-            self.registry.counter(
-                "tulle_refusals",
-                "Requests and connections refused by this proxy.",
-                &self.labels.with("reason", code),
-            )
-        });
-        counter.inc();
     }
 }

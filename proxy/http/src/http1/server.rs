@@ -37,7 +37,6 @@ use crate::{
     drain::{Stage, Watch},
     headers::tokens,
     linger::{DISCARD_MAX, DISCARD_TIME, Linger, linger},
-    refuse,
 };
 
 /// Serve a connection until both sides are done with it.
@@ -71,10 +70,16 @@ where
             }
             Turn::Malformed(malformed) => {
                 let refusal = malformed.request_refusal();
-                connection.answer_malformed(&refusal).await;
+                let answer = service.refuse(&refusal, Facts::unread(Version::HTTP_11));
+                connection.answer_malformed(answer).await;
                 return Err(ServeError::Malformed(refusal));
             }
-            Turn::Partial => return Err(ServeError::HeadTimeout),
+            Turn::Partial => {
+                let refusal = ServeError::late();
+                let answer = service.refuse(&refusal, Facts::unread(Version::HTTP_11));
+                connection.answer_malformed(answer).await;
+                return Err(ServeError::HeadTimeout);
+            }
             Turn::End => return connection.close().await,
         }
     }
@@ -197,7 +202,9 @@ impl<I: Stream> Connection<I> {
             let mut responding = poll_fn(|cx| match call.as_mut().poll(cx) {
                 Poll::Ready(response) => {
                     let keep_alive = keep_alive && !watch.reached(Stage::Draining);
-                    Poll::Ready(Ok(self.begin_response(response, answering, keep_alive)))
+                    Poll::Ready(Ok(
+                        self.begin_response(response, answering, keep_alive, service)
+                    ))
                 }
                 Poll::Pending => self.0.borrow_mut().poll_meanwhile(cx).map(Err),
             })
@@ -255,10 +262,12 @@ impl<I: Stream> Connection<I> {
         mut response: Response,
         answering: Answering,
         keep_alive: bool,
+        service: &impl Service,
     ) -> Responding {
         let framing = encode::response_framing(&response, answering).unwrap_or_else(|| {
             let what = "the response's head contradicts itself";
-            response = refuse(&Refusal::new(Reason::BadResponse, what), Facts::http1());
+            let refusal = Refusal::new(Reason::BadResponse, what);
+            response = service.refuse(&refusal, Facts::unread(Version::HTTP_11));
             Framing::Nothing
         });
         let tunnel = framing == Framing::Raw
@@ -318,10 +327,9 @@ impl<I: Stream> Connection<I> {
         false
     }
 
-    async fn answer_malformed(&self, refusal: &Refusal) {
+    async fn answer_malformed(&self, response: Response) {
         {
             let mut state = self.0.borrow_mut();
-            let response = refuse(refusal, Facts::http1());
             let answering = Answering {
                 head: false,
                 http10: false,

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason as H2Reason, RecvStream, server::SendResponse};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Body, Drain, Facts, Interim, Request, Reset, Response, ServeError, Service, drain::Stage,
-    headers::strip_hop_by_hop, http1::is_host, linger::linger, orig_proto::set_authority, refuse,
+    headers::strip_hop_by_hop, http1::is_host, linger::linger, orig_proto::set_authority,
 };
 
 /// Requests that a client may give up within [`RESET_WINDOW`] after they were begun. Each
@@ -51,10 +51,19 @@ where
     S: Service,
 {
     let io = Heard::new(io);
-    let served = serve_until_end(&io, service, options, drain).await;
-    if let Err(ServeError::Http2(_)) = &served {
-        // The client shall read the GOAWAY.
-        linger(io).await;
+    let served = serve_until_end(&io, Rc::clone(&service), options, drain).await;
+    let facts = Facts::unread(Version::HTTP_2);
+    match &served {
+        Err(ServeError::Http2(error)) => {
+            if !error.is_remote() {
+                let refusal = Refusal::new(Reason::BadRequest, error.to_string());
+                drop(service.refuse(&refusal, facts));
+            }
+            // The client shall read the GOAWAY.
+            linger(io).await;
+        }
+        Err(ServeError::HeadTimeout) => drop(service.refuse(&ServeError::late(), facts)),
+        _ => {}
     }
     served
 }
@@ -169,6 +178,8 @@ struct Stream {
 impl Stream {
     async fn serve<S: Service>(mut self, request: http::Request<RecvStream>, service: Rc<S>) {
         let Some(request) = receive(request) else {
+            let refusal = Refusal::new(Reason::BadRequest, "the request names no one target");
+            drop(service.refuse(&refusal, Facts::unread(Version::HTTP_2)));
             self.respond.send_reset(H2Reason::PROTOCOL_ERROR);
             return;
         };
@@ -191,7 +202,13 @@ impl Stream {
             respond.borrow_mut().send_reset(*reason);
             return;
         }
-        let sent = answer(response, &method, facts, &mut respond.borrow_mut());
+        let sent = answer(
+            response,
+            &method,
+            facts,
+            &*service,
+            &mut respond.borrow_mut(),
+        );
         let Some((mut outgoing, ended)) = sent else {
             return;
         };
@@ -255,15 +272,16 @@ fn answer(
     mut response: Response,
     method: &Method,
     facts: Facts,
+    service: &impl Service,
     respond: &mut SendResponse<Bytes>,
 ) -> Option<(Outgoing, bool)> {
     if response.status().is_informational() {
         let refusal = Refusal::new(Reason::BadResponse, "a switch of protocols over HTTP/2");
-        response = refuse(&refusal, facts);
+        response = service.refuse(&refusal, facts);
     }
     let (mut head, body) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);
-    head.version = http::Version::HTTP_2;
+    head.version = Version::HTTP_2;
     let tunnel = *method == Method::CONNECT && head.status.is_success();
     let bodiless = *method == Method::HEAD
         || head.status == StatusCode::NO_CONTENT
