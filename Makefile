@@ -27,9 +27,10 @@ fmt: ## format everything
 wire: ## Python code from the contract in proto/
 	$(BIN)/python hatch_build.py
 
-wheel: setup ## dist/: tulle with the examples, tulle-proxy
+wheel: setup ## dist/: tulle with the examples, tulle-proxy, tulle-engine
 	$(BIN)/uv build --wheel --out-dir dist
 	$(BIN)/maturin build --manifest-path proxy/bin/Cargo.toml --profile $(PROFILE) --out dist
+	$(BIN)/maturin build --manifest-path proxy/engine/Cargo.toml --profile $(PROFILE) --out dist
 
 bench: setup ## side by side with other proxies; BENCH=full for every cell
 	cargo build --quiet --locked --release --package tulle-load

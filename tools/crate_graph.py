@@ -13,7 +13,7 @@ from typing import Any
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core", "api"}),
     frozenset({"policy", "balance", "http", "tls", "transport", "metrics", "config", "telemetry"}),
-    frozenset({"discovery", "identity", "tap", "admin"}),
+    frozenset({"discovery", "identity", "tap", "trace", "admin"}),
     frozenset({"inbound", "outbound"}),
     frozenset({"app"}),
     frozenset({"proxy", "testkit", "engine", "load"}),
@@ -27,7 +27,11 @@ BESIDE = {
 }
 
 OWNERS = {
-    "hyper": {"http": "the only HTTP/2", "discovery": "tonic's connector is written in hyper's types"},
+    "hyper": {
+        "http": "the only HTTP/2",
+        "discovery": "tonic's connector is written in hyper's types",
+        "tap": "tonic's server is one of hyper's services",
+    },
     "h2": {"http": "the only HTTP/2"},
     "httparse": {
         "http": "the only HTTP/1",
@@ -35,7 +39,13 @@ OWNERS = {
     },
     "rustls": {"tls": "the only TLS"},
     "tokio-rustls": {"tls": "the only TLS"},
-    "tonic": {"api": "generated code", "discovery": "client", "identity": "client"},
+    "tonic": {
+        "api": "generated code",
+        "discovery": "client",
+        "identity": "client",
+        "trace": "client",
+        "tap": "server",
+    },
     "anyhow": {"proxy": "errors that end the process"},
 }
 
