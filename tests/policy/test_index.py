@@ -3,17 +3,12 @@ from dataclasses import replace
 import pytest
 
 from tests.control_plane import WEB, WEB_SERVICE, web_pod, world_of
-from tulle.model.pod import Probe
-from tulle.model.ports import PortSet
+from tulle.model.pod import TrustDomain
 from tulle.model.protocol import Protocol
-from tulle.model.service import Namespace
 from tulle.model.update import Object
+from tulle.policy.authorizations import DefaultPolicy
 from tulle.policy.index import (
-    DEFAULT_POLICY,
-    REQUIRE_IDENTITY,
-    DefaultPolicy,
     Egress,
-    InboundPort,
     OutboundKey,
     PolicyIndex,
     ServiceTarget,
@@ -22,69 +17,22 @@ from tulle.policy.index import (
 )
 
 NETWORKS = ("10.0.0.0/8", "fd00::/8")
-OPEN = DefaultPolicy.ALL_UNAUTHENTICATED
 POD = web_pod()
 
 
 def index_of(*objects: Object) -> PolicyIndex:
     return PolicyIndex(
-        world_of(*objects), cluster_domain="cluster.local", cluster_networks=NETWORKS, default=OPEN
+        world_of(*objects),
+        cluster_domain="cluster.local",
+        cluster_networks=NETWORKS,
+        default=DefaultPolicy.ALL_UNAUTHENTICATED,
+        trust=TrustDomain(),
+        controller="controller.example",
     )
-
-
-def inbound(port: int, *objects: Object) -> object:
-    return index_of(*objects).inbound(POD.name, port)[0]
 
 
 def outbound(key: OutboundKey, *objects: Object) -> object:
     return index_of(*objects).outbound(key)[0]
-
-
-def test_the_default_policy_is_the_pod_s_else_its_namespace_s_else_the_mesh_s() -> None:
-    namespace = Namespace("shop", {DEFAULT_POLICY: "cluster-authenticated"})
-    annotated = replace(POD, annotations={DEFAULT_POLICY: "deny"})
-
-    assert inbound(8080, POD) == InboundPort(OPEN)
-    assert inbound(8080, POD, namespace) == InboundPort(DefaultPolicy.CLUSTER_AUTHENTICATED)
-    assert inbound(8080, annotated, namespace) == InboundPort(DefaultPolicy.DENY)
-
-
-def test_a_value_that_is_no_policy_counts_as_absent() -> None:
-    annotated = replace(POD, annotations={DEFAULT_POLICY: "allow-all"})
-
-    assert inbound(8080, annotated) == InboundPort(OPEN)
-
-
-@pytest.mark.parametrize(
-    ("policy", "required"),
-    [
-        ("all-unauthenticated", DefaultPolicy.ALL_AUTHENTICATED),
-        ("cluster-unauthenticated", DefaultPolicy.CLUSTER_AUTHENTICATED),
-        ("deny", DefaultPolicy.DENY),
-        ("audit", DefaultPolicy.AUDIT),
-    ],
-)
-def test_ports_may_require_an_identity(policy: str, required: DefaultPolicy) -> None:
-    pod = replace(POD, annotations={DEFAULT_POLICY: policy, REQUIRE_IDENTITY: "http"})
-
-    assert inbound(8080, pod) == InboundPort(required)
-    assert inbound(9090, pod) == InboundPort(DefaultPolicy(policy))
-
-
-def test_opaque_ports_and_probes_belong_to_their_port() -> None:
-    probes = (Probe(8080, "/ready?full=1"), Probe(8080, "/live"), Probe(9090, "/live"))
-    pod = replace(POD, probes=probes, opaque_ports=PortSet.parse("5432"))
-
-    assert inbound(8080, pod) == InboundPort(OPEN, probe_paths=("/live", "/ready"))
-    assert inbound(5432, pod) == InboundPort(OPEN, opaque=True)
-
-
-def test_the_proxy_s_own_port_is_marked() -> None:
-    assert inbound(4191, replace(POD, opaque_ports=PortSet.parse("4191"))) == InboundPort(OPEN, admin=True)
-
-
-def test_a_pod_that_is_not_there_is_unknown() -> None:
-    assert isinstance(inbound(8080), Unknown)
 
 
 def test_a_service_address_leads_to_the_service_in_both_families() -> None:

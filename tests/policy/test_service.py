@@ -10,9 +10,12 @@ import structlog
 
 from tests.control_plane import WEB_SERVICE, code_of, open_gate, served, stub, web_pod
 from tulle.lib.stream import Gate
+from tulle.model.pod import TrustDomain
 from tulle.model.update import Changed, Object, Removed, key_of
 from tulle.model.world import World
-from tulle.policy.index import DEFAULT_POLICY, DefaultPolicy, PolicyIndex
+from tulle.policy.authorizations import DefaultPolicy
+from tulle.policy.index import PolicyIndex
+from tulle.policy.servers import DEFAULT_POLICY
 from tulle.policy.service import PolicyService
 from tulle.wire import inbound_pb2, outbound_pb2
 from tulle.wire.addresses import to_wire_port
@@ -56,11 +59,11 @@ async def mesh(*objects: Object, gate: Gate | None = None, patience: float = 0) 
             cluster_domain="cluster.local",
             cluster_networks=networks,
             default=DefaultPolicy.ALL_UNAUTHENTICATED,
+            trust=TrustDomain(),
+            controller="controller.example",
         ),
         gate or open_gate(),
         cluster_domain="cluster.local",
-        cluster_networks=networks,
-        controller_identity="controller.example",
         patience=patience,
     )
     async with served(service.handlers()) as channel:

@@ -92,3 +92,17 @@ def pod_of_workload(workload: str) -> ObjectName | None:
         valid = colon and namespace and pod and not workload.startswith("{")
         return ObjectName(namespace, pod) if valid else None
     return ObjectName(read.ns, read.pod) if read.ns and read.pod else None
+
+
+class _ExternalWorkload(msgspec.Struct):
+    ns: str
+    external_workload: str
+
+
+def external_of_workload(workload: str) -> ObjectName | None:
+    """Return the external workload that a proxy says it is."""
+    try:
+        read = msgspec.json.decode(workload, type=_ExternalWorkload)
+    except msgspec.MsgspecError:
+        return None
+    return ObjectName(read.ns, read.external_workload) if read.ns and read.external_workload else None

@@ -295,6 +295,7 @@ class World:
         self._namespaces.pop(name, None)
         if new:
             self._namespaces[name] = new
+        touched.add(external_topic(name))
         for service in self._services.values():
             if service.name.namespace == name:
                 touched.add(service_topic(service.name))

@@ -3,98 +3,169 @@
 A proxy takes a message with one invalid element for "refuse everything", so every message is built
 whole: a name in `labels`, a network and an authentication in every authorization, metadata wherever
 there is a place for it.
-
-The proxy's own port is special: the controller reads its metrics by identity, and anyone may ask
-whether it lives, whatever the default policy says. These are routes with authorizations of their
-own; the default policy's authorizations hold for every path beside them.
 """
-
-from collections.abc import Iterable
 
 from google.protobuf.duration_pb2 import Duration
 
-from tulle.policy.index import DefaultPolicy, InboundPort
+from tulle.model.authorization import Network
+from tulle.model.protocol import Protocol
+from tulle.model.route import GrpcMatch, HeaderModifier, HttpMatch, Redirect
+from tulle.policy import matches
+from tulle.policy.authorizations import Authorization, Clients, Origin
+from tulle.policy.servers import Failure, InboundPort, InboundRoute, RateLimit
+from tulle.wire import grpc_route_pb2 as grpc_wire
 from tulle.wire import http_route_pb2 as route_wire
-from tulle.wire import http_types_pb2, meta_pb2
 from tulle.wire import inbound_pb2 as wire
+from tulle.wire import meta_pb2
 from tulle.wire.addresses import to_wire_network
 
 DETECT_TIMEOUT = Duration(seconds=10)
-EVERYWHERE = ("0.0.0.0/0", "::/0")
-READINESS_PATHS = ("/live", "/ready")
-METRICS_PATH = "/metrics"
-_CLUSTER = (DefaultPolicy.CLUSTER_UNAUTHENTICATED, DefaultPolicy.CLUSTER_AUTHENTICATED)
-_AUTHENTICATED = (DefaultPolicy.ALL_AUTHENTICATED, DefaultPolicy.CLUSTER_AUTHENTICATED)
+FAILURE_STATUS = 500
+# gRPC's INTERNAL.
+FAILURE_CODE = 13
 
 
-def server(port: InboundPort, *, cluster_networks: tuple[str, ...], controller: str) -> wire.Server:
-    """Build the port's policy; `controller` is the identity that may always read metrics."""
-    message = wire.Server(
-        authorizations=_default_authorizations(port.policy, cluster_networks),
-        labels={"group": "", "kind": "default", "name": port.policy.value},
+def server(port: InboundPort) -> wire.Server:
+    """Build the port's policy."""
+    return wire.Server(
+        protocol=_protocol(port),
+        authorizations=map(_authz, port.authorizations),
+        labels=_labels(port.server),
     )
-    if port.opaque:
-        message.protocol.opaque.SetInParent()
-        return message
-    message.protocol.detect.timeout.CopyFrom(DETECT_TIMEOUT)
-    if port.admin:
-        message.protocol.detect.http_routes.extend(
-            [_probe_route(READINESS_PATHS), _metrics_route(controller)]
-        )
-    elif port.probe_paths:
-        message.protocol.detect.http_routes.append(_probe_route(port.probe_paths))
-    message.protocol.detect.http_routes.append(_default_route())
+
+
+def _protocol(port: InboundPort) -> wire.ProxyProtocol:
+    message = wire.ProxyProtocol()
+    limit = _rate_limit(port.limit) if port.limit else None
+    match port.protocol:
+        case Protocol.DETECT:
+            message.detect.CopyFrom(
+                wire.ProxyProtocol.Detect(
+                    timeout=DETECT_TIMEOUT,
+                    http_routes=map(_http_route, port.routes),
+                    http_local_rate_limit=limit,
+                )
+            )
+        case Protocol.HTTP1:
+            message.http1.CopyFrom(
+                wire.ProxyProtocol.Http1(routes=map(_http_route, port.routes), local_rate_limit=limit)
+            )
+        case Protocol.HTTP2:
+            message.http2.CopyFrom(
+                wire.ProxyProtocol.Http2(routes=map(_http_route, port.routes), local_rate_limit=limit)
+            )
+        case Protocol.GRPC:
+            message.grpc.CopyFrom(wire.ProxyProtocol.Grpc(routes=map(_grpc_route, port.routes)))
+        case Protocol.TLS:
+            message.tls.SetInParent()
+        case Protocol.OPAQUE:
+            message.opaque.SetInParent()
     return message
 
 
-def _default_authorizations(policy: DefaultPolicy, cluster_networks: tuple[str, ...]) -> Iterable[wire.Authz]:
-    if policy is DefaultPolicy.DENY:
-        return ()
-    networks = cluster_networks if policy in _CLUSTER else EVERYWHERE
-    authn = wire.Authn()
-    if policy in _AUTHENTICATED:
-        # A suffix without labels: every name that the mesh's own authority signed.
-        authn.meshTLS.identities.suffixes.add()
-    else:
-        authn.unauthenticated.SetInParent()
-    return (_authz(policy.value, networks, authn),)
+def _labels(origin: Origin) -> dict[str, str]:
+    return {"group": origin.group, "kind": origin.kind, "name": origin.name}
 
 
-def _authz(name: str, networks: Iterable[str], authn: wire.Authn) -> wire.Authz:
+def _metadata(origin: Origin) -> meta_pb2.Metadata:
+    if origin.kind == "default":
+        return meta_pb2.Metadata(default=origin.name)
+    return meta_pb2.Metadata(
+        resource=meta_pb2.Resource(group=origin.group, kind=origin.kind, name=origin.name)
+    )
+
+
+def _authz(authorization: Authorization) -> wire.Authz:
     return wire.Authz(
-        networks=[wire.Network(net=to_wire_network(network)) for network in networks],
-        authentication=authn,
-        labels={"group": "", "kind": "default", "name": name},
-        metadata=meta_pb2.Metadata(default=name),
+        networks=map(_network, authorization.networks),
+        authentication=_authn(authorization.clients),
+        labels=_labels(authorization.origin),
+        metadata=_metadata(authorization.origin),
     )
 
 
-def _default_route() -> wire.HttpRoute:
-    match = route_wire.HttpRouteMatch(path=route_wire.PathMatch(prefix="/"))
-    return wire.HttpRoute(
-        metadata=meta_pb2.Metadata(default="default"), rules=[wire.HttpRoute.Rule(matches=[match])]
+def _network(network: Network) -> wire.Network:
+    return wire.Network(
+        net=to_wire_network(network.cidr), **{"except": map(to_wire_network, network.excepted)}
     )
 
 
-def _probe_route(paths: Iterable[str]) -> wire.HttpRoute:
-    anyone = wire.Authn()
-    anyone.unauthenticated.SetInParent()
-    return _get_route("probe", paths, _authz("probe", EVERYWHERE, anyone))
+def _authn(clients: Clients) -> wire.Authn:
+    message = wire.Authn()
+    if clients.anyone:
+        message.unauthenticated.SetInParent()
+    elif clients.any_tls:
+        message.meshTLS.unauthenticated.SetInParent()
+    else:
+        named = message.meshTLS.identities
+        for name in clients.names:
+            named.identities.add(name=name)
+        if clients.any_name:
+            # A suffix without labels.
+            named.suffixes.add()
+        for suffix in clients.suffixes:
+            named.suffixes.add(parts=suffix.split("."))
+    return message
 
 
-def _metrics_route(controller: str) -> wire.HttpRoute:
-    authn = wire.Authn()
-    authn.meshTLS.identities.identities.add(name=controller)
-    return _get_route("metrics", (METRICS_PATH,), _authz("controller", EVERYWHERE, authn))
+def _rate_limit(limit: RateLimit) -> wire.HttpLocalRateLimit:
+    kind = wire.HttpLocalRateLimit
+    message = kind(metadata=_metadata(limit.origin))
+    if limit.total is not None:
+        message.total.requestsPerSecond = limit.total
+    if limit.identity is not None:
+        message.identity.requestsPerSecond = limit.identity
+    for rate, names in limit.overrides:
+        clients = kind.Override.ClientIdentities(identities=[wire.Identity(name=name) for name in names])
+        message.overrides.add(limit=kind.Limit(requestsPerSecond=rate), clients=clients)
+    return message
 
 
-def _get_route(name: str, paths: Iterable[str], authorization: wire.Authz) -> wire.HttpRoute:
-    method = http_types_pb2.HttpMethod(registered=http_types_pb2.HttpMethod.GET)
-    matches = [
-        route_wire.HttpRouteMatch(path=route_wire.PathMatch(exact=path), method=method) for path in paths
-    ]
-    return wire.HttpRoute(
-        metadata=meta_pb2.Metadata(default=name),
-        authorizations=[authorization],
-        rules=[wire.HttpRoute.Rule(matches=matches)],
+def _http_route(route: InboundRoute) -> wire.HttpRoute:
+    message = wire.HttpRoute(
+        metadata=_metadata(route.origin),
+        hosts=map(matches.host, route.hostnames),
+        authorizations=map(_authz, route.authorizations),
     )
+    for rule in route.rules:
+        message.rules.add(
+            matches=[matches.http_match(match) for match in rule.matches if isinstance(match, HttpMatch)],
+            filters=map(_http_filter, rule.filters),
+        )
+    return message
+
+
+def _grpc_route(route: InboundRoute) -> wire.GrpcRoute:
+    message = wire.GrpcRoute(
+        metadata=_metadata(route.origin),
+        hosts=map(matches.host, route.hostnames),
+        authorizations=map(_authz, route.authorizations),
+    )
+    for rule in route.rules:
+        message.rules.add(
+            matches=[matches.grpc_match(match) for match in rule.matches if isinstance(match, GrpcMatch)],
+            filters=map(_grpc_filter, rule.filters),
+        )
+    return message
+
+
+def _http_filter(of: HeaderModifier | Redirect | Failure) -> wire.HttpRoute.Filter:
+    match of:
+        case HeaderModifier():
+            return wire.HttpRoute.Filter(request_header_modifier=matches.request_headers(of))
+        case Redirect():
+            return wire.HttpRoute.Filter(redirect=matches.redirect(of))
+        case Failure(message):
+            failure = route_wire.HttpFailureInjector(status=FAILURE_STATUS, message=message)
+            return wire.HttpRoute.Filter(failure_injector=failure)
+
+
+def _grpc_filter(of: HeaderModifier | Redirect | Failure) -> wire.GrpcRoute.Filter:
+    match of:
+        case HeaderModifier():
+            return wire.GrpcRoute.Filter(request_header_modifier=matches.request_headers(of))
+        case Failure(message):
+            failure = grpc_wire.GrpcFailureInjector(code=FAILURE_CODE, message=message)
+            return wire.GrpcRoute.Filter(failure_injector=failure)
+        case Redirect():
+            raise AssertionError("a gRPC route's redirect became a failure before")

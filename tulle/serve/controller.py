@@ -41,7 +41,8 @@ from tulle.model.service import ObjectName
 from tulle.model.source import Source
 from tulle.model.update import Update
 from tulle.model.world import World
-from tulle.policy.index import DefaultPolicy, PolicyIndex
+from tulle.policy.authorizations import DefaultPolicy
+from tulle.policy.index import PolicyIndex
 from tulle.policy.service import PolicyService
 from tulle.serve import controller_api
 from tulle.sources.local import LocalSource
@@ -146,11 +147,11 @@ class Controller:
                 cluster_domain=chosen.cluster_domain,
                 cluster_networks=chosen.cluster_networks,
                 default=chosen.default_policy,
+                trust=chosen.trust,
+                controller=chosen.trust.identity(chosen.trust.control_namespace, CONTROLLER_ACCOUNT),
             ),
             self.gate,
             cluster_domain=chosen.cluster_domain,
-            cluster_networks=chosen.cluster_networks,
-            controller_identity=chosen.trust.identity(chosen.trust.control_namespace, CONTROLLER_ACCOUNT),
             patience=POD_PATIENCE_SECONDS,
         )
         self.sources = SourceService(sources, publish=self._publish, known=self._know, clock=wall_clock)
