@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tulle.model.errors import ManifestError
-from tulle.model.objects import PolicyObject, Service
+from tulle.model.objects import Service
 from tulle.model.workload import Deployment, Job, LabelSelector, RollingUpdate, StatefulSet
 from tulle.rules.decode import decode, decode_paths
 from tulle.rules.kinds import KINDS
@@ -162,15 +162,6 @@ def test_a_list_is_its_items() -> None:
     item = yaml.safe_load(DEPLOYMENT)
 
     assert isinstance(only(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": [item]})), Deployment)
-
-
-def test_a_policy_is_handed_on_as_written() -> None:
-    text = "apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: s}\nspec: {port: http, x: [1]}\n"
-
-    found = only(text)
-
-    assert isinstance(found, PolicyObject)
-    assert found.raw == yaml.safe_load(text)
 
 
 def test_two_objects_of_one_name_are_a_mistake_that_names_the_first() -> None:

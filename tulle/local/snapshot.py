@@ -11,7 +11,8 @@ from tulle.local.control import ControlPod
 from tulle.local.endpoints import PodFacts
 from tulle.local.order import NODE
 from tulle.local.pod import LocalPod
-from tulle.model.objects import Namespace, PolicyObject, Service, ServiceAccount
+from tulle.model.objects import Namespace, Service, ServiceAccount
+from tulle.model.policies import Policy
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
 from tulle.model.workload import HttpGet
 from tulle.rules.injection import written
@@ -22,7 +23,7 @@ Json = dict[str, Any]
 
 def object_json(item: Object, addresses: Mapping[str, Pair]) -> Json | None:
     """Return an object as the controller reads it; None for one that is none of its business."""
-    if not isinstance(item, Service | Namespace | ServiceAccount | PolicyObject):
+    if not isinstance(item, Service | Namespace | ServiceAccount | Policy):
         return None
     raw: Json = dict(item.raw)
     raw["metadata"] = {**raw.get("metadata", {}), "name": item.meta.name}

@@ -138,14 +138,3 @@ class Namespace:
     meta: Metadata
     raw: Raw
     source: Position
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyObject:
-    """A policy or route resource, handed on as written: `tulle.policy` knows what is inside."""
-
-    kind: str
-    api_version: str
-    meta: Metadata
-    raw: Raw
-    source: Position

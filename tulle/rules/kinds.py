@@ -6,31 +6,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
+from tulle.model.authorization import GATEWAY_GROUP, POLICY_GROUP
 from tulle.model.objects import (
     ConfigMap,
     Metadata,
     Namespace,
     PersistentVolumeClaim,
-    PolicyObject,
     Secret,
     Service,
     ServiceAccount,
     ServicePort,
     ServiceType,
 )
+from tulle.model.policies import Policy
 from tulle.model.workload import (
     Deployment,
     Job,
     LabelSelector,
-    Operator,
     Pod,
     PodTemplate,
-    Requirement,
     RollingUpdate,
     StatefulSet,
 )
-from tulle.rules.pods import PROTOCOLS, labels, pod_spec, pod_template
-from tulle.rules.schema import KEY, LABEL, LABEL_KEY, PORT_NAME, SUBDOMAIN, Fields
+from tulle.rules.authorizations import (
+    authorization_policy,
+    egress_network,
+    mesh_tls_authentication,
+    network_authentication,
+    rate_limit,
+    server,
+    server_authorization,
+)
+from tulle.rules.external import external_workload
+from tulle.rules.metadata import head, labels, metadata_outside, selector
+from tulle.rules.pods import PROTOCOLS, pod_spec, pod_template
+from tulle.rules.profiles import service_profile
+from tulle.rules.routes import reference_grant, route
+from tulle.rules.schema import KEY, PORT_NAME, SUBDOMAIN, Fields
 
 Object = (
     Deployment
@@ -43,11 +55,10 @@ Object = (
     | PersistentVolumeClaim
     | ServiceAccount
     | Namespace
-    | PolicyObject
+    | Policy
 )
 
 SERVICE_TYPES: tuple[ServiceType, ...] = get_args(ServiceType)
-OPERATORS: tuple[Operator, ...] = get_args(Operator)
 MAX_REPLICAS = 1000
 """More processes than one machine has room for; a typing error should not fill it."""
 
@@ -58,61 +69,6 @@ class Kind:
 
     api_versions: tuple[str, ...]
     decode: Callable[[Fields], Object]
-
-
-# Metadata and selectors
-
-
-def metadata(fields: Fields) -> Metadata:
-    """Decode the metadata of an object inside a namespace."""
-    api_server_fields(fields)
-    return Metadata(
-        name=fields.need_text("name", SUBDOMAIN),
-        namespace=fields.text("namespace", "default", LABEL),
-        labels=labels(fields, "labels"),
-        annotations=fields.text_map("annotations", keys=LABEL_KEY),
-    )
-
-
-def metadata_outside(fields: Fields) -> Metadata:
-    """Decode the metadata of an object that is in no namespace."""
-    api_server_fields(fields)
-    return Metadata(
-        name=fields.need_text("name", LABEL),
-        namespace="",
-        labels=labels(fields, "labels"),
-        annotations=fields.text_map("annotations", keys=LABEL_KEY),
-    )
-
-
-def api_server_fields(fields: Fields) -> None:
-    """Accept what an API server writes into metadata."""
-    fields.known(
-        "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
-        "generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid",
-    )  # fmt: skip
-
-
-def head(fields: Fields) -> Metadata:
-    """Decode what every object in a namespace has."""
-    fields.known("apiVersion", "kind", "status")
-    return fields.need("metadata", metadata)
-
-
-def selector(fields: Fields) -> LabelSelector:
-    """Decode a selector of labels."""
-    return LabelSelector(labels(fields, "matchLabels"), fields.each("matchExpressions", requirement))
-
-
-def requirement(fields: Fields) -> Requirement:
-    """Decode one expression of a selector."""
-    operator = fields.choice("operator", OPERATORS, None)
-    if not fields.has("operator"):
-        fields.missing("operator", "In, NotIn, Exists or DoesNotExist")
-    values = frozenset(fields.texts("values"))
-    if operator in ("In", "NotIn") and not values:
-        fields.missing("values", "a list of texts")
-    return Requirement(fields.need_text("key", LABEL_KEY), operator or "Exists", values)
 
 
 def check_selected(fields: Fields, wanted: LabelSelector, template: PodTemplate) -> None:
@@ -415,22 +371,10 @@ def namespace(fields: Fields) -> Namespace:
     return Namespace(meta, raw=fields.raw(), source=fields.position)
 
 
-def policy_object(fields: Fields) -> PolicyObject:
-    """Decode the head of a policy or route resource; the rest is not this module's to judge."""
-    meta = fields.need("metadata", metadata)
-    raw = fields.raw()
-    fields.known(*raw)
-    # Whoever writes a policy believes that it protects something.
-    fields.wrong(
-        "kind",
-        f"{raw['kind']} has no effect yet: only default-inbound-policy annotations are enforced here",
-        "warning",
-    )
-    return PolicyObject(str(raw["kind"]), str(raw["apiVersion"]), meta, raw, source=fields.position)
+def versions(group: str, *names: str) -> tuple[str, ...]:
+    """Return the API versions of a group, the newest first."""
+    return tuple(f"{group}/{name}" for name in names)
 
-
-POLICY = "policy.linkerd.io"
-GATEWAY = "gateway.networking.k8s.io"
 
 KINDS: dict[str, Kind] = {
     "Deployment": Kind(("apps/v1",), deployment),
@@ -443,29 +387,26 @@ KINDS: dict[str, Kind] = {
     "PersistentVolumeClaim": Kind(("v1",), claim),
     "ServiceAccount": Kind(("v1",), service_account),
     "Namespace": Kind(("v1",), namespace),
-    "Server": Kind(
-        (f"{POLICY}/v1beta3", f"{POLICY}/v1beta2", f"{POLICY}/v1beta1", f"{POLICY}/v1alpha1"), policy_object
-    ),
-    "ServerAuthorization": Kind((f"{POLICY}/v1beta1", f"{POLICY}/v1alpha1"), policy_object),
-    "AuthorizationPolicy": Kind((f"{POLICY}/v1alpha1",), policy_object),
-    "MeshTLSAuthentication": Kind((f"{POLICY}/v1alpha1",), policy_object),
-    "NetworkAuthentication": Kind((f"{POLICY}/v1alpha1",), policy_object),
-    "EgressNetwork": Kind((f"{POLICY}/v1alpha1",), policy_object),
-    "HTTPLocalRateLimitPolicy": Kind((f"{POLICY}/v1alpha1",), policy_object),
+    "Server": Kind(versions(POLICY_GROUP, "v1beta3", "v1beta2", "v1beta1", "v1alpha1"), server),
+    "ServerAuthorization": Kind(versions(POLICY_GROUP, "v1beta1", "v1alpha1"), server_authorization),
+    "AuthorizationPolicy": Kind(versions(POLICY_GROUP, "v1alpha1"), authorization_policy),
+    "MeshTLSAuthentication": Kind(versions(POLICY_GROUP, "v1alpha1"), mesh_tls_authentication),
+    "NetworkAuthentication": Kind(versions(POLICY_GROUP, "v1alpha1"), network_authentication),
+    "EgressNetwork": Kind(versions(POLICY_GROUP, "v1alpha1"), egress_network),
+    "HTTPLocalRateLimitPolicy": Kind(versions(POLICY_GROUP, "v1alpha1"), rate_limit),
     "HTTPRoute": Kind(
         (
-            f"{GATEWAY}/v1",
-            f"{GATEWAY}/v1beta1",
-            f"{POLICY}/v1beta3",
-            f"{POLICY}/v1beta2",
-            f"{POLICY}/v1beta1",
-            f"{POLICY}/v1alpha1",
+            *versions(GATEWAY_GROUP, "v1", "v1beta1"),
+            *versions(POLICY_GROUP, "v1beta3", "v1beta2", "v1beta1", "v1alpha1"),
         ),
-        policy_object,
+        route,
     ),
-    "GRPCRoute": Kind((f"{GATEWAY}/v1", f"{GATEWAY}/v1alpha2"), policy_object),
-    "TLSRoute": Kind((f"{GATEWAY}/v1", f"{GATEWAY}/v1alpha3", f"{GATEWAY}/v1alpha2"), policy_object),
-    "TCPRoute": Kind((f"{GATEWAY}/v1", f"{GATEWAY}/v1alpha2"), policy_object),
-    "ServiceProfile": Kind(("linkerd.io/v1alpha2", "linkerd.io/v1alpha1"), policy_object),
-    "ExternalWorkload": Kind(("workload.linkerd.io/v1beta1", "workload.linkerd.io/v1alpha1"), policy_object),
+    "GRPCRoute": Kind(versions(GATEWAY_GROUP, "v1", "v1alpha2"), route),
+    "TLSRoute": Kind(versions(GATEWAY_GROUP, "v1", "v1alpha3", "v1alpha2"), route),
+    "TCPRoute": Kind(versions(GATEWAY_GROUP, "v1", "v1alpha2"), route),
+    "ReferenceGrant": Kind(versions(GATEWAY_GROUP, "v1", "v1beta1", "v1alpha2"), reference_grant),
+    "ServiceProfile": Kind(("linkerd.io/v1alpha2", "linkerd.io/v1alpha1"), service_profile),
+    "ExternalWorkload": Kind(
+        ("workload.linkerd.io/v1beta1", "workload.linkerd.io/v1alpha1"), external_workload
+    ),
 }

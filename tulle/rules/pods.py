@@ -38,13 +38,13 @@ from tulle.model.workload import (
     VolumeMount,
     VolumeSource,
 )
+from tulle.rules.metadata import labels
 from tulle.rules.schema import (
     ABSOLUTE_PATH,
     ENV_NAME,
     KEY,
     LABEL,
     LABEL_KEY,
-    LABEL_VALUE,
     MAX_INT32,
     PORT_NAME,
     RELATIVE_PATH,
@@ -80,11 +80,6 @@ def template_metadata(fields: Fields) -> tuple[dict[str, str], dict[str, str]]:
     """Decode labels and annotations of a template; its pods get their names elsewhere."""
     fields.known("name", "namespace", "creationTimestamp", "generateName")
     return labels(fields, "labels"), fields.text_map("annotations", keys=LABEL_KEY)
-
-
-def labels(fields: Fields, key: str) -> dict[str, str]:
-    """Decode labels."""
-    return fields.text_map(key, keys=LABEL_KEY, values=LABEL_VALUE)
 
 
 def pod_spec(fields: Fields, claims: tuple[str, ...] = ()) -> PodSpec:

@@ -11,7 +11,6 @@ from tulle.model.objects import (
     ConfigMap,
     Metadata,
     PersistentVolumeClaim,
-    PolicyObject,
     Position,
     Problem,
     Secret,
@@ -46,14 +45,14 @@ def check(documents: Iterable[Document]) -> Iterator[Problem]:
 
 def kind_of(item: Object) -> str:
     """Return an object's kind."""
-    return item.kind if isinstance(item, PolicyObject) else type(item).__name__
+    return str(item.raw.get("kind", ""))
 
 
 def duplicates(objects: list[Object]) -> Iterator[Problem]:
     """Yield objects of one kind and name."""
     seen: dict[tuple[str, str, str, str], Position] = {}
     for item in objects:
-        group = item.api_version.rpartition("/")[0] if isinstance(item, PolicyObject) else ""
+        group = str(item.raw.get("apiVersion", "")).rpartition("/")[0]
         key = (group, kind_of(item), item.meta.namespace, item.meta.name)
         if key in seen:
             text = f'{kind_of(item)} "{item.meta.name}" is at {seen[key]} already'

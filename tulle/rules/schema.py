@@ -7,9 +7,12 @@ are mistakes: a typing error in an optional field would otherwise change nothing
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
 from typing import TypeVar
 
 from tulle.model.objects import JsonValue, Position, Problem, Raw, Severity
@@ -33,6 +36,11 @@ class Pattern:
     def fits(self, text: str) -> bool:
         """Say whether a text is one of them."""
         return len(text) <= self.longest and self.expression.fullmatch(text) is not None
+
+
+def pattern_of(expected: str, expression: str, longest: int) -> Pattern:
+    """Make a pattern."""
+    return Pattern(expected, re.compile(expression), longest)
 
 
 LABEL = Pattern(
@@ -72,6 +80,34 @@ LABEL_KEY = Pattern(
     ),
     317,
 )
+TIMESTAMP = Pattern(
+    "a time such as 2026-01-31T12:00:00Z",
+    re.compile(
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[-+][0-9]{2}:[0-9]{2})"
+    ),
+    40,
+)
+GO_DURATION = Pattern(
+    "a duration such as 500ms, 10s or 1h30m",
+    re.compile(r"[-+]?(0|(([0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9})(ns|us|µs|μs|ms|s|m|h)){1,12})"),
+    128,
+)
+GATEWAY_DURATION = Pattern(
+    "a duration of whole numbers such as 500ms, 10s or 1h30m",
+    re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}"),
+    24,
+)
+DURATION_PART = re.compile(r"([0-9.]+)([a-zµμ]+)")
+DURATION_UNITS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 PERCENT = re.compile(r"[0-9]{1,3}%")
 
 
@@ -252,6 +288,16 @@ class Fields:
         self.report.add(node.position, self.under(key), f"expected {words}, found {shown(node.value)}{hint}")
         return default
 
+    def duration(self, key: str, pattern: Pattern = GO_DURATION) -> timedelta | None:
+        """Return a duration; one that is shorter than a microsecond and not zero counts as one."""
+        text = self.text(key, None, pattern)
+        if text is None:
+            return None
+        parts = DURATION_PART.findall(text)
+        nanoseconds = sum((Decimal(number) * DURATION_UNITS[unit] for number, unit in parts), Decimal(0))
+        span = timedelta(microseconds=math.ceil(nanoseconds / 1000))
+        return -span if text.startswith("-") else span
+
     def texts(self, key: str, pattern: Pattern | None = None) -> tuple[str, ...]:
         """Return a list of texts; not there is empty."""
         return tuple(
@@ -342,6 +388,20 @@ class Fields:
             self.report.add(node.position, self.under(key), f"expected {expected}, found {shown(node.value)}")
             return []
         return [(f"{self.under(key)}[{index}]", item) for index, item in enumerate(node.value)]
+
+    def at_most(self, key: str, count: int) -> None:
+        """Report a list that is longer than an API server takes."""
+        node = self.take(key)
+        if node is not None and isinstance(node.value, list) and len(node.value) > count:
+            self.wrong(key, f"expected at most {count} items, found {len(node.value)}")
+
+    def least(self, key: str) -> None:
+        """Report a list that has to be there and is missing or empty."""
+        node = self.take(key)
+        if node is None:
+            self.missing(key, "a list")
+        elif node.value == []:
+            self.wrong(key, "expected at least one item, found none")
 
     # What is left
 
