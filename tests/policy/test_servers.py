@@ -147,6 +147,13 @@ def test_a_server_owns_a_port_by_number_or_name_of_the_pods_that_it_selects() ->
     assert owner_of(8080, server(meta=meta("web", "other"))) is None
 
 
+def test_a_port_s_name_stands_for_every_port_that_has_it() -> None:
+    twice = replace(POD, further_ports=frozenset({("http", 9090)}))
+
+    for port in (8080, 9090):
+        assert inbound(port, twice, server(port="http")).server.name == "web"
+
+
 def test_of_several_servers_the_oldest_then_the_first_by_name_owns_the_port() -> None:
     young = server(meta=meta("a", created="2026-02-01T00:00:00Z"))
     old = server(meta=meta("b", created="2026-01-01T00:00:00Z"))

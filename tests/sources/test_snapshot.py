@@ -90,6 +90,15 @@ def test_a_named_port_that_pods_number_differently_makes_slices() -> None:
     ]
 
 
+def test_a_port_s_name_that_two_containers_have_leads_to_the_first() -> None:
+    ports = [{"name": "http", "port": 8080}, {"name": "http", "port": 9090}]
+
+    pod, *_ = read([POD | {"ports": ports}])
+
+    assert isinstance(pod, Pod)
+    assert (pod.ports, pod.further_ports) == ({"http": 8080}, {("http", 9090)})
+
+
 def test_a_headless_service_has_pods_of_both_families_and_their_names() -> None:
     pod = POD | {"hostname": "web-0", "subdomain": "web"}
 

@@ -45,7 +45,9 @@ class Pod:
     terminating: bool = False
     meshed: bool = False
     ports: dict[str, int] = field(default_factory=dict, hash=False)
-    """The named ones of the containers' ports."""
+    """The named ones of the containers' ports; a name that several have is the first one's."""
+    further_ports: frozenset[tuple[str, int]] = frozenset()
+    """The others with such a name."""
     probes: tuple[Probe, ...] = ()
     opaque_ports: PortSet = DEFAULT_OPAQUE_PORTS
     skip_inbound_ports: PortSet = NO_PORTS
@@ -106,3 +108,16 @@ def external_of_workload(workload: str) -> ObjectName | None:
     except msgspec.MsgspecError:
         return None
     return ObjectName(read.ns, read.external_workload) if read.ns and read.external_workload else None
+
+
+class _Place(msgspec.Struct):
+    ns: str
+
+
+def namespace_of_workload(workload: str) -> str:
+    """Return the namespace of what a proxy says it is; empty where that cannot be read."""
+    try:
+        return msgspec.json.decode(workload, type=_Place).ns
+    except msgspec.MsgspecError:
+        namespace, colon, _ = workload.partition(":")
+        return namespace if colon and not workload.startswith("{") else ""

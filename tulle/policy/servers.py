@@ -34,7 +34,6 @@ from tulle.model.route import (
     UrlRewrite,
 )
 from tulle.model.service import ObjectName
-from tulle.model.workload import LabelSelector
 from tulle.model.world import OPAQUE_PORTS, World, policy_topic
 from tulle.policy.authorizations import (
     ANYONE,
@@ -122,21 +121,20 @@ class Workload:
     name: ObjectName
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-    ports: Mapping[str, tuple[int, ...]]
+    ports: frozenset[tuple[str, int]]
     opaque: PortSet
     probes: Mapping[int, frozenset[str]] = field(default_factory=dict)
     external: bool = False
 
     def in_set(self, ports: PortSet, port: int) -> bool:
         """Tell whether a set of numbers and names has the port."""
-        return ports.contains(port) or any(port in self.ports.get(name, ()) for name in ports.names)
+        return ports.contains(port) or any((name, port) in self.ports for name in ports.names)
 
 
 def of_pod(pod: Pod) -> Workload:
     """Return what policy needs of a pod."""
-    ports = {name: (number,) for name, number in pod.ports.items()}
-    if pod.meshed:
-        ports.setdefault(ADMIN_PORT_NAME, (ADMIN_PORT,))
+    admin = {(ADMIN_PORT_NAME, ADMIN_PORT)} if pod.meshed else set()
+    named = {*pod.ports.items(), *pod.further_ports, *admin}
     probes: dict[int, set[str]] = {}
     for probe in pod.probes:
         probes.setdefault(probe.port, set()).add(probe.path.partition("?")[0])
@@ -144,7 +142,7 @@ def of_pod(pod: Pod) -> Workload:
         name=pod.name,
         labels=pod.labels,
         annotations=pod.annotations,
-        ports=ports,
+        ports=frozenset(named),
         opaque=pod.opaque_ports,
         probes={port: frozenset(paths) for port, paths in probes.items()},
     )
@@ -158,7 +156,9 @@ def of_external(workload: ExternalWorkload, world: World) -> Workload:
         name=workload.name,
         labels=meta.labels,
         annotations=meta.annotations,
-        ports={port.name: (port.port,) for port in workload.ports if port.name and port.protocol == "TCP"},
+        ports=frozenset(
+            (port.name, port.port) for port in workload.ports if port.name and port.protocol == "TCP"
+        ),
         opaque=DEFAULT_OPAQUE_PORTS if opaque is None else PortSet.parse(opaque),
         external=True,
     )
@@ -296,12 +296,12 @@ def owner(servers: Iterable[Server], workload: Workload, port: int) -> Server | 
 
 def selects(server: Server, workload: Workload, port: int) -> bool:
     """Tell whether a Server means this port of this workload."""
-    selector: LabelSelector | None = server.external_workloads if workload.external else server.pods
+    selector = server.external_workloads if workload.external else server.pods
     if selector is None or not selector.matches(workload.labels):
         return False
     if isinstance(server.port, int):
         return server.port == port
-    return port in workload.ports.get(server.port, ())
+    return (server.port, port) in workload.ports
 
 
 def _get(name: str, paths: Iterable[str], authorization: Authorization) -> InboundRoute:

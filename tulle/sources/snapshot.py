@@ -189,6 +189,9 @@ def _slice_ports(service: Service, pod: Pod) -> Iterator[SlicePort]:
 
 def _pod(raw: _Pod) -> Pod:
     annotations = raw.annotations or {}
+    named = [(port.name, port.port) for port in raw.ports if port.name and port.protocol in (None, "TCP")]
+    # Of several ports of one name the first is where a Service leads, as in Kubernetes.
+    first = dict(reversed(named))
     return Pod(
         name=ObjectName(raw.namespace, raw.name),
         addresses=tuple(raw.addresses),
@@ -200,7 +203,8 @@ def _pod(raw: _Pod) -> Pod:
         ready=raw.ready,
         terminating=raw.terminating,
         meshed=raw.meshed,
-        ports={port.name: port.port for port in raw.ports if port.name and port.protocol in (None, "TCP")},
+        ports=first,
+        further_ports=frozenset(named) - first.items(),
         probes=tuple(Probe(probe.port, probe.path) for probe in raw.probes if probe.path),
         opaque_ports=_opaque_ports(raw, annotations),
         skip_inbound_ports=_port_set(raw.skip_inbound_ports or []),
