@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from tulle.local.addresses import BRIDGE, CLUSTER_DOMAIN, Pair
 from tulle.local.containers import PodFace
-from tulle.local.plan import WorkloadKey
+from tulle.local.desired import Folder, pod_spec, template_of
+from tulle.local.plan import Create, WorkloadKey
 from tulle.model.objects import Position
-from tulle.model.workload import PodSpec
+from tulle.model.workload import Job, PodSpec, StatefulSet
 from tulle.rules.injection import Membership, Subject
 
 NODE = "local"
@@ -92,3 +93,31 @@ class PodOrder:
             "nsswitch.conf": NAME_SERVICE,
             "resolv.conf": "".join(f"{line}\n" for line in resolver),
         }
+
+
+def order_of(folder: Folder, action: Create, uid: str) -> PodOrder:
+    """Return the pod that a step of the plan starts."""
+    workload = action.desired.workload
+    labels, annotations, _ = template_of(workload)
+    own = dict(labels)
+    if isinstance(workload, StatefulSet):
+        own |= {
+            "statefulset.kubernetes.io/pod-name": action.name,
+            "apps.kubernetes.io/pod-index": str(action.number),
+        }
+    extra = {}
+    if isinstance(workload, Job) and action.number is not None:
+        extra = {"batch.kubernetes.io/job-completion-index": str(action.number)}
+    return PodOrder(
+        workload=action.desired.key,
+        name=action.name,
+        number=action.number,
+        revision=action.desired.revision,
+        labels=own,
+        annotations={**annotations, **extra},
+        namespace_annotations=folder.namespaces.get(action.desired.key.namespace, {}),
+        spec=pod_spec(workload, action.name),
+        source=workload.source,
+        membership=folder.membership(workload),
+        uid=uid,
+    )

@@ -20,18 +20,18 @@ from tulle.lib.latest import Latest
 from tulle.local.addresses import Pair, PodAddresses, ServiceAddresses
 from tulle.local.containers import service_links
 from tulle.local.control import ControlPod
-from tulle.local.desired import ByHand, Folder, desired, find, pod_spec, scale, template_of
+from tulle.local.desired import ByHand, Folder, desired, find, scale
 from tulle.local.doors import Doors
 from tulle.local.ground import Ground
 from tulle.local.network import service_rules
-from tulle.local.order import PodOrder
+from tulle.local.order import order_of
 from tulle.local.plan import Create, Delete, Desired, PodView, WorkloadKey, job_expired_at, plan
 from tulle.local.pod import LocalPod
 from tulle.local.snapshot import Json, control_json, facts, object_json, pod_json
 from tulle.local.state import control_state, pod_state
 from tulle.model.errors import TulleError
 from tulle.model.objects import Problem
-from tulle.model.workload import Job, StatefulSet
+from tulle.model.workload import Job
 from tulle.rules.kinds import Object
 
 SETTLE_S = 0.01
@@ -193,7 +193,7 @@ class Runner:
         if key in self._pods:
             # Another workload has a pod of this name; its turn comes when that one is gone.
             return
-        order = self._order(action)
+        order = order_of(self._folder, action, str(uuid.uuid4()))
         settings = self._folder.settings_of(order.namespace)
         addresses = self._addresses.take()
         links = service_links(
@@ -207,32 +207,6 @@ class Runner:
         del self._pods[key]
         self._addresses.give_back(pod.addresses)
         self._wake.set()
-
-    def _order(self, action: Create) -> PodOrder:
-        workload = action.desired.workload
-        labels, annotations, _ = template_of(workload)
-        own = dict(labels)
-        if isinstance(workload, StatefulSet):
-            own |= {
-                "statefulset.kubernetes.io/pod-name": action.name,
-                "apps.kubernetes.io/pod-index": str(action.number),
-            }
-        extra = {}
-        if isinstance(workload, Job) and action.number is not None:
-            extra = {"batch.kubernetes.io/job-completion-index": str(action.number)}
-        return PodOrder(
-            workload=action.desired.key,
-            name=action.name,
-            number=action.number,
-            revision=action.desired.revision,
-            labels=own,
-            annotations={**annotations, **extra},
-            namespace_annotations=self._folder.namespaces.get(action.desired.key.namespace, {}),
-            spec=pod_spec(workload, action.name),
-            source=workload.source,
-            membership=self._folder.membership(workload),
-            uid=str(uuid.uuid4()),
-        )
 
     # What is said to others
 

@@ -9,13 +9,13 @@ from typing import Any
 from tulle.local.addresses import Pair
 from tulle.local.control import ControlPod
 from tulle.local.endpoints import PodFacts
-from tulle.local.order import NODE
+from tulle.local.order import NODE, PodOrder
 from tulle.local.pod import LocalPod
 from tulle.model.objects import Namespace, Service, ServiceAccount
 from tulle.model.policies import Policy
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
 from tulle.model.workload import HttpGet
-from tulle.rules.injection import written
+from tulle.rules.injection import Injection, written
 from tulle.rules.kinds import Object
 
 Json = dict[str, Any]
@@ -39,8 +39,14 @@ def object_json(item: Object, addresses: Mapping[str, Pair]) -> Json | None:
 
 def pod_json(pod: LocalPod) -> Json:
     """Return a pod as the mesh's other processes read it."""
-    order, spec = pod.order, pod.order.spec
-    injection = pod.injection
+    return order_json(pod.order, pod.injection, pod.addresses, ready=pod.ready, terminating=pod.terminating)
+
+
+def order_json(
+    order: PodOrder, injection: Injection | None, addresses: Pair, *, ready: bool, terminating: bool
+) -> Json:
+    """Return a pod as others read it, which need not run."""
+    spec = order.spec
     annotations = injection.annotations if injection else order.annotations
     serving = (*spec.containers, *(each for each in spec.init_containers if each.sidecar))
     return {
@@ -53,9 +59,9 @@ def pod_json(pod: LocalPod) -> Json:
         if order.workload.kind == "Pod"
         else {"kind": order.workload.kind, "name": order.workload.name},
         "node": NODE,
-        "addresses": list(pod.addresses),
-        "ready": pod.ready,
-        "terminating": pod.terminating,
+        "addresses": list(addresses),
+        "ready": ready,
+        "terminating": terminating,
         "hostname": spec.hostname or order.name,
         "subdomain": spec.subdomain,
         "meshed": order.membership.meshed,
