@@ -6,8 +6,8 @@ from google.protobuf.message import Message
 
 from tests.control_plane import WEB
 from tulle.model.protocol import Protocol
-from tulle.policy.index import Egress, ServiceTarget, UndefinedPort
 from tulle.policy.outbound import policy
+from tulle.policy.targets import Egress, ServiceTarget, UndefinedPort
 from tulle.wire import meta_pb2
 from tulle.wire import outbound_pb2 as wire
 
@@ -23,7 +23,7 @@ WEB_PORT = meta_pb2.Metadata(
 
 
 def build(target: ServiceTarget | UndefinedPort | Egress) -> wire.OutboundPolicy:
-    return policy(target, cluster_domain="cluster.local")
+    return policy(target, cluster_domain="cluster.local", extended=True)
 
 
 def messages(message: Message) -> Iterator[Message]:

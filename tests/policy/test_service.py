@@ -172,4 +172,4 @@ async def test_a_protocol_name_that_is_not_known_is_reported_once() -> None:
             await shop.watch("fd78::5").read()
 
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert [(entry["service"], entry["port"]) for entry in warnings] == [("shop/web", 80)]
+    assert [entry["parent"] for entry in warnings] == ["shop/web"]

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
 
 from tulle.lib.latest import Latest
-from tulle.lib.views import Answer, Refused
+from tulle.lib.views import Answer, AnswerView, Refused, Views
 
 Context = grpc.aio.ServicerContext[Any, bytes]
+K = TypeVar("K")
 
 MAX_STREAMS = 100_000
 SERVER_OPTIONS: list[tuple[str, int]] = [
@@ -62,6 +63,23 @@ async def follow(latest: Latest[Answer], context: Context) -> None:
         if isinstance(answer, Refused):
             await refuse(context, answer)
         await context.write(answer)
+
+
+async def follow_own(views: Views[K, AnswerView], choose: Callable[[], K], context: Context) -> None:
+    """Follow the view that `choose` names, which may become another one, as `follow` does."""
+    sent: Answer | None = None
+    while True:
+        key, generation = choose(), 0
+        with views.follow(key) as view:
+            while True:
+                generation, answer = await view.latest.next(generation)
+                if choose() != key:
+                    break
+                if isinstance(answer, Refused):
+                    await refuse(context, answer)
+                if answer != sent:
+                    await context.write(answer)
+                    sent = answer
 
 
 def handlers(

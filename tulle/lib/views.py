@@ -38,16 +38,27 @@ K = TypeVar("K")
 
 
 class AnswerView:
-    """A view whose every generation is one whole message."""
+    """A view whose every generation is one whole message.
 
-    def __init__(self, compute: Callable[[], tuple[Answer, frozenset[str]]]) -> None:
+    `audience` names those of the asking who have a view of their own; a change of it wakes every follower, so that each
+    can look whether it is in the right place.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[], tuple[Answer, frozenset[str]]],
+        audience: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self._compute = compute
+        self._audience_now = audience
+        self._audience: frozenset[str] = frozenset()
         self.latest: Latest[Answer] = Latest()
 
     def refresh(self) -> frozenset[str]:
         """Compute the answer anew and publish it if it differs."""
         answer, topics = self._compute()
-        if answer != self.latest.value:
+        before, self._audience = self._audience, self._audience_now()
+        if answer != self.latest.value or before != self._audience:
             self.latest.set(answer)
         return topics
 

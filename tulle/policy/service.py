@@ -8,27 +8,40 @@ service's ends with NotFound too, which there means: use the profile.
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 
 from tulle.lib.log import logger
-from tulle.lib.stream import Context, Gate, follow, handlers, refuse
+from tulle.lib.stream import Context, Gate, follow, follow_own, handlers, refuse
 from tulle.lib.views import Answer, AnswerView, Refused, Views
 from tulle.model.address import MAX_PORT
 from tulle.model.authority import AddressAuthority, AuthorityError, parse
-from tulle.model.pod import pod_of_workload
+from tulle.model.pod import external_of_workload, namespace_of_workload, pod_of_workload
 from tulle.model.service import ObjectName
 from tulle.policy import inbound, outbound
-from tulle.policy.index import OutboundKey, PolicyIndex, ServiceTarget, Unknown
+from tulle.policy.index import PolicyIndex
+from tulle.policy.targets import (
+    Egress,
+    Outbound,
+    OutboundKey,
+    ServiceTarget,
+    UndefinedPort,
+    Unknown,
+    extensions,
+)
 from tulle.wire import inbound_pb2, outbound_pb2
 from tulle.wire.addresses import from_wire
 
 INBOUND = "io.linkerd.proxy.inbound.InboundServerPolicies"
 OUTBOUND = "io.linkerd.proxy.outbound.OutboundPolicies"
+CAPABILITIES = "tulle-capabilities"
+"""What a proxy says in the metadata of its request: a list of what it understands beside upstream's contract."""
+ROUTES = "routes"
 
-_FORM = '{"ns":…,"pod":…}'
+_FORM = '{"ns":…,"pod":…} or {"ns":…,"external_workload":…}'
 
 _log = logger("policy")
 T = TypeVar("T")
@@ -36,10 +49,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class InboundKey:
-    """A port of a pod."""
+    """A port of a pod, or of an external workload."""
 
-    pod: ObjectName
+    workload: ObjectName
     port: int
+    external: bool = False
 
 
 class PolicyService:
@@ -51,22 +65,18 @@ class PolicyService:
         gate: Gate,
         *,
         cluster_domain: str,
-        cluster_networks: tuple[str, ...],
-        controller_identity: str,
         patience: float,
     ) -> None:
         self._index = index
         self._gate = gate
         self._domain = cluster_domain
-        self._networks = cluster_networks
-        self._controller = controller_identity
         self._patience = patience
-        self._reported: set[tuple[ObjectName, int, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
         self.inbound: Views[InboundKey, AnswerView] = Views(
             lambda key: AnswerView(lambda: self._inbound(key))
         )
         self.outbound: Views[OutboundKey, AnswerView] = Views(
-            lambda key: AnswerView(lambda: self._outbound(key))
+            lambda key: AnswerView(lambda: self._outbound(key), lambda: index.targets.own_answers(key))
         )
 
     def touch(self, topics: set[str]) -> None:
@@ -104,72 +114,90 @@ class PolicyService:
 
     async def watch(self, request: outbound_pb2.TrafficSpec, context: Context) -> None:
         """Stream a target's policy."""
-        key = await _accept(outbound_key(request), context)
+        key = await _accept(outbound_key(request, context.invocation_metadata()), context)
         await self._gate.wait()
-        with self.outbound.follow(key) as view:
-            await follow(view.latest, context)
+        await follow_own(self.outbound, lambda: self._index.targets.shared(key), context)
 
     async def get(self, request: outbound_pb2.TrafficSpec, context: Context) -> bytes:
         """Answer with a target's policy as it is now."""
-        key = await _accept(outbound_key(request), context)
+        key = await _accept(outbound_key(request, context.invocation_metadata()), context)
         await self._gate.wait()
         return await _accept(self._outbound(key)[0], context)
 
-    def key_of(self, text: str) -> OutboundKey:
-        """Return the key for what a person wrote: an address with a port, or a name."""
+    def key_of(self, text: str, namespace: str = "") -> OutboundKey:
+        """Return the key for what a person wrote, an address with a port or a name, as a client of a namespace asks."""
         try:
             authority = parse(text, self._domain)
         except AuthorityError:
             return OutboundKey(authority=text)
         if isinstance(authority, AddressAuthority):
-            return OutboundKey(address=authority.address, port=authority.port)
-        return OutboundKey(authority=text)
+            asked = OutboundKey(authority.address, authority.port, namespace=namespace, extended=True)
+        else:
+            asked = OutboundKey(authority=text, namespace=namespace, extended=True)
+        return self._index.targets.shared(asked)
 
     def _inbound(self, key: InboundKey) -> tuple[Answer, frozenset[str]]:
-        port, topics = self._index.inbound(key.pod, key.port)
+        port, topics = self._index.inbound(key.workload, key.port, external=key.external)
         if isinstance(port, Unknown):
             return Refused(grpc.StatusCode.NOT_FOUND, port.message), topics
-        server = inbound.server(port, cluster_networks=self._networks, controller=self._controller)
-        return server.SerializeToString(deterministic=True), topics
+        return inbound.server(port).SerializeToString(deterministic=True), topics
 
     def _outbound(self, key: OutboundKey) -> tuple[Answer, frozenset[str]]:
-        target, topics = self._index.outbound(key)
+        target, topics = self._index.targets.find(key)
         if isinstance(target, Unknown):
             return Refused(grpc.StatusCode.NOT_FOUND, target.message), topics
-        if isinstance(target, ServiceTarget):
-            self._report(target)
-        policy = outbound.policy(target, cluster_domain=self._domain)
+        self._report(key, target)
+        policy = outbound.policy(target, cluster_domain=self._domain, extended=key.extended)
         return policy.SerializeToString(deterministic=True), topics
 
-    def _report(self, target: ServiceTarget) -> None:
-        mistake = self._index.mistakes(target)
-        if mistake and (target.service, target.port, mistake) not in self._reported:
-            self._reported.add((target.service, target.port, mistake))
-            _log.warning(mistake, service=str(target.service), port=target.port)
+    def _report(self, key: OutboundKey, target: Outbound) -> None:
+        mistakes = list(self._index.targets.mistakes(target))
+        if not key.extended and isinstance(target, ServiceTarget | Egress):
+            mistakes += [f"{of} is beyond a client's proxy" for of in extensions(target.routes)]
+        for mistake in mistakes:
+            about = str(_parent(target))
+            if (about, mistake) not in self._reported:
+                self._reported.add((about, mistake))
+                _log.warning(mistake, parent=about)
+
+
+def _parent(target: Outbound) -> ObjectName | None:
+    match target:
+        case ServiceTarget() | UndefinedPort():
+            return target.service
+        case Egress(network=network) if network is not None:
+            return network.name
+    return None
 
 
 def inbound_key(request: inbound_pb2.PortSpec) -> InboundKey | Refused:
     """Read what is asked about, or say what is wrong with it."""
     pod = pod_of_workload(request.workload)
-    if pod is None:
+    workload = pod or external_of_workload(request.workload)
+    if workload is None:
         return _invalid(f"workload {request.workload!r} is not of the form {_FORM}")
     if not 0 < request.port <= MAX_PORT:
         return _invalid(f"{request.port} is not a port")
-    return InboundKey(pod, request.port)
+    return InboundKey(workload, request.port, external=pod is None)
 
 
-def outbound_key(request: outbound_pb2.TrafficSpec) -> OutboundKey | Refused:
-    """Read what is asked about, or say what is wrong with it."""
+def outbound_key(
+    request: outbound_pb2.TrafficSpec, metadata: Iterable[tuple[str, str | bytes]] | None = None
+) -> OutboundKey | Refused:
+    """Read who asks about what, or say what is wrong with it."""
+    namespace = namespace_of_workload(request.source_workload)
+    extended = any(
+        name == CAPABILITIES and isinstance(value, str) and ROUTES in map(str.strip, value.split(","))
+        for name, value in metadata or ()
+    )
     if request.HasField("authority"):
-        return (
-            OutboundKey(authority=request.authority)
-            if request.authority
-            else _invalid("the authority is empty")
-        )
+        if not request.authority:
+            return _invalid("the authority is empty")
+        return OutboundKey(authority=request.authority, namespace=namespace, extended=extended)
     address = from_wire(request.addr.ip)
     if address is None or not 0 < request.addr.port <= MAX_PORT:
         return _invalid("the target is neither an address with a port nor an authority")
-    return OutboundKey(address=address, port=request.addr.port)
+    return OutboundKey(address=address, port=request.addr.port, namespace=namespace, extended=extended)
 
 
 async def _accept(value: T | Refused, context: Context) -> T:

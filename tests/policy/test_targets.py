@@ -1,38 +1,23 @@
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
 from tests.control_plane import WEB, WEB_SERVICE, web_pod, world_of
-from tulle.model.pod import TrustDomain
 from tulle.model.protocol import Protocol
 from tulle.model.update import Object
-from tulle.policy.authorizations import DefaultPolicy
-from tulle.policy.index import (
-    Egress,
-    OutboundKey,
-    PolicyIndex,
-    ServiceTarget,
-    UndefinedPort,
-    Unknown,
-)
+from tulle.policy.targets import Egress, OutboundKey, ServiceTarget, TargetIndex, UndefinedPort, Unknown
 
-NETWORKS = ("10.0.0.0/8", "fd00::/8")
+NETWORKS = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 POD = web_pod()
 
 
-def index_of(*objects: Object) -> PolicyIndex:
-    return PolicyIndex(
-        world_of(*objects),
-        cluster_domain="cluster.local",
-        cluster_networks=NETWORKS,
-        default=DefaultPolicy.ALL_UNAUTHENTICATED,
-        trust=TrustDomain(),
-        controller="controller.example",
-    )
+def index_of(*objects: Object) -> TargetIndex:
+    return TargetIndex(world_of(*objects), cluster_domain="cluster.local", cluster_networks=NETWORKS)
 
 
 def outbound(key: OutboundKey, *objects: Object) -> object:
-    return index_of(*objects).outbound(key)[0]
+    return index_of(*objects).find(key)[0]
 
 
 def test_a_service_address_leads_to_the_service_in_both_families() -> None:
@@ -77,9 +62,8 @@ def test_an_unknown_protocol_name_is_detected_and_reported() -> None:
     odd = replace(WEB_SERVICE, ports=(replace(WEB_SERVICE.ports[0], app_protocol="smoke-signals"),))
     index = index_of(odd)
 
-    target, _ = index.outbound(OutboundKey("10.78.0.5", 80))
+    target, _ = index.find(OutboundKey("10.78.0.5", 80))
 
     assert target == ServiceTarget(WEB, 80, Protocol.DETECT)
-    assert isinstance(target, ServiceTarget)
-    assert "smoke-signals" in (index.mistakes(target) or "")
-    assert index_of(WEB_SERVICE).mistakes(target) is None
+    assert index.mistakes(target) == ("appProtocol 'smoke-signals' is not known; the protocol is detected",)
+    assert index_of(WEB_SERVICE).mistakes(target) == ()
