@@ -5,9 +5,11 @@ import msgspec
 import pytest
 
 from tests.control_plane import WEB, web_pod, web_slice
-from tulle.model.endpoint import Slice
+from tulle.model.endpoint import Endpoint, Slice, SlicePort
+from tulle.model.external import ExternalWorkload
 from tulle.model.pod import Pod, Probe
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
+from tulle.model.route import Route
 from tulle.model.service import Namespace, ObjectName, Service, ServicePort
 from tulle.sources.snapshot import decode, objects
 
@@ -151,4 +153,54 @@ def test_an_external_name_has_no_slices() -> None:
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"objects":[],"pods":[{}]}', b'{"objects":[{}],"pods":[]}'])
 def test_a_line_that_is_no_snapshot_is_refused(line: bytes) -> None:
     with pytest.raises(msgspec.MsgspecError):
-        decode(line)
+        list(objects(decode(line)))
+
+
+VM = {
+    "apiVersion": "workload.linkerd.io/v1beta1",
+    "kind": "ExternalWorkload",
+    "metadata": {"name": "vm", "namespace": "shop", "labels": {"app": "web"}},
+    "spec": {
+        "meshTLS": {"identity": "vm.test", "serverName": "vm.test"},
+        "ports": [{"name": "http", "port": 9090}],
+        "workloadIPs": [{"ip": "192.0.2.7"}],
+    },
+    "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    "source": {"file": "vm.yaml", "line": 3},
+}
+
+
+def test_an_external_workload_stands_behind_a_service_with_its_own_port() -> None:
+    workload, _, slice_ = (item for item in read([], VM, SERVICE) if not isinstance(item, Pod))
+
+    assert isinstance(workload, ExternalWorkload)
+    assert str(workload.source) == "vm.yaml:3"
+    assert isinstance(slice_, Slice)
+    assert slice_.ports == (SlicePort("http", 9090),)
+    assert slice_.endpoints == (Endpoint("192.0.2.7", external=ObjectName("shop", "vm")),)
+
+
+def test_an_external_workload_that_nobody_calls_ready_takes_no_traffic() -> None:
+    (slice_,) = (item for item in read([], VM | {"status": {}}, SERVICE) if isinstance(item, Slice))
+
+    assert [endpoint.ready for endpoint in slice_.endpoints] == [False]
+
+
+def test_what_policies_and_services_are_annotated_with_arrives() -> None:
+    annotated = {"name": "web", "namespace": "shop", "annotations": {"retry.linkerd.io/limit": "2"}}
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": annotated | {"creationTimestamp": "2026-01-31T12:00:00Z", "labels": {"a": "b"}},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}]},
+        "source": {"file": "r.yaml", "line": 1},
+    }
+
+    found, service, *_ = read([], route, {**SERVICE, "metadata": annotated})
+
+    assert isinstance(found, Route)
+    assert found.meta.annotations == {"retry.linkerd.io/limit": "2"}
+    assert (found.meta.created, found.meta.labels) == ("2026-01-31T12:00:00Z", {"a": "b"})
+    assert "source" not in found.raw
+    assert isinstance(service, Service)
+    assert service.annotations == {"retry.linkerd.io/limit": "2"}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tulle.model.errors import ManifestError
-from tulle.model.objects import Position, Problem
+from tulle.model.objects import JsonValue, Position, Problem
 from tulle.rules.kinds import KINDS, Object
-from tulle.rules.positions import MAX_BYTES, Node, read
+from tulle.rules.positions import MAX_BYTES, Node, node_of, read
 from tulle.rules.references import Document, check
 from tulle.rules.schema import Fields, Report, did_you_mean, opened, shown
 
@@ -96,6 +96,20 @@ def decode(texts: Iterable[tuple[str, str]], problems: Iterable[Problem] = ()) -
         problems=tuple(problem for problem in found if problem.severity == "error"),
         remarks=tuple(problem for problem in found if problem.severity != "error"),
     )
+
+
+def decode_value(value: JsonValue, position: Position) -> Object:
+    """Decode one object that was accepted before and comes without its text.
+
+    Raises:
+        ManifestError: it has a mistake all the same.
+    """
+    problems: list[Problem] = []
+    documents = documents_of(node_of(value, position), problems)
+    mistakes = tuple(problem for problem in problems if problem.severity == "error")
+    if mistakes or len(documents) != 1 or documents[0] is None:
+        raise ManifestError(mistakes or tuple(problems))
+    return documents[0].object
 
 
 def documents_of(node: Node, problems: list[Problem]) -> list[Document | None]:

@@ -376,17 +376,7 @@ def versions(group: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{group}/{name}" for name in names)
 
 
-KINDS: dict[str, Kind] = {
-    "Deployment": Kind(("apps/v1",), deployment),
-    "StatefulSet": Kind(("apps/v1",), stateful_set),
-    "Job": Kind(("batch/v1",), job),
-    "Pod": Kind(("v1",), pod),
-    "Service": Kind(("v1",), service),
-    "ConfigMap": Kind(("v1",), config_map),
-    "Secret": Kind(("v1",), secret),
-    "PersistentVolumeClaim": Kind(("v1",), claim),
-    "ServiceAccount": Kind(("v1",), service_account),
-    "Namespace": Kind(("v1",), namespace),
+POLICIES: dict[str, Kind] = {
     "Server": Kind(versions(POLICY_GROUP, "v1beta3", "v1beta2", "v1beta1", "v1alpha1"), server),
     "ServerAuthorization": Kind(versions(POLICY_GROUP, "v1beta1", "v1alpha1"), server_authorization),
     "AuthorizationPolicy": Kind(versions(POLICY_GROUP, "v1alpha1"), authorization_policy),
@@ -409,4 +399,19 @@ KINDS: dict[str, Kind] = {
     "ExternalWorkload": Kind(
         ("workload.linkerd.io/v1beta1", "workload.linkerd.io/v1alpha1"), external_workload
     ),
+}
+"""The kinds that say who may talk to whom and which way."""
+
+KINDS: dict[str, Kind] = {
+    "Deployment": Kind(("apps/v1",), deployment),
+    "StatefulSet": Kind(("apps/v1",), stateful_set),
+    "Job": Kind(("batch/v1",), job),
+    "Pod": Kind(("v1",), pod),
+    "Service": Kind(("v1",), service),
+    "ConfigMap": Kind(("v1",), config_map),
+    "Secret": Kind(("v1",), secret),
+    "PersistentVolumeClaim": Kind(("v1",), claim),
+    "ServiceAccount": Kind(("v1",), service_account),
+    "Namespace": Kind(("v1",), namespace),
+    **POLICIES,
 }

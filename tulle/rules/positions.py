@@ -71,6 +71,18 @@ class Node:
         return self.value
 
 
+def node_of(value: JsonValue, position: Position) -> Node:
+    """Return a value that was read elsewhere as a tree; every part of it has the place of the whole."""
+    if isinstance(value, dict):
+        entries = {str(key): Entry(position, node_of(item, position)) for key, item in value.items()}
+        return Node(position, entries)
+    if isinstance(value, list):
+        return Node(position, [node_of(item, position) for item in value])
+    if value is None or isinstance(value, str | int | float | bool):
+        return Node(position, value)
+    raise TypeError(f"{type(value).__name__} is nothing that JSON has")
+
+
 class Mark(Protocol):
     """A parser's place: characters from the beginning. Its own lines end where no editor's do (U+0085, U+2028)."""
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx2
 import msgspec
 
-from tulle.model.errors import PeerError
+from tulle.model.errors import ManifestError, PeerError
 from tulle.model.source import Sink
-from tulle.sources.snapshot import Snapshot, decode, objects
+from tulle.model.update import Object
+from tulle.sources.snapshot import decode, objects
 
 
 class LocalSource:
@@ -35,7 +36,7 @@ class LocalSource:
         ):
             response.raise_for_status()
             async for line in _lines(response.aiter_raw()):
-                sink.replace(list(objects(_decode(line))))
+                sink.replace(_decode(line))
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -49,8 +50,8 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield bytes(line)
 
 
-def _decode(line: bytes) -> Snapshot:
+def _decode(line: bytes) -> list[Object]:
     try:
-        return decode(line)
-    except msgspec.MsgspecError as error:
+        return list(objects(decode(line)))
+    except (msgspec.MsgspecError, ManifestError) as error:
         raise PeerError(f"the supervisor's snapshot cannot be read: {error}") from error

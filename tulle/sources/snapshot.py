@@ -3,25 +3,34 @@
 Pure. A snapshot has the objects as their manifests have them and the pods as the runner runs them;
 the slices behind the Services are made here the way Kubernetes' own controller makes them: a Service
 with a selector has, for each address family that it has, the pods of its namespace whose labels
-match, with their named ports resolved. A pod that is terminating or not ready stays in the slice as
-not ready, unless the Service publishes such addresses.
+match, with their named ports resolved, and the external workloads likewise. What is terminating or not
+ready stays in the slice as not ready, unless the Service publishes such addresses.
+
+Policies and routes are decoded by the very code that accepted them as manifests. They hardly ever change and a
+snapshot comes with every change of a pod, so what was decoded is kept by its bytes.
 
 The decoder takes the fields that it needs and no others, so a newer supervisor can say more.
 """
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
 
 from tulle.model.endpoint import Endpoint, Slice, SlicePort
+from tulle.model.external import ExternalWorkload
+from tulle.model.objects import Position
 from tulle.model.pod import Owner, Pod, Probe
+from tulle.model.policies import Policy
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
 from tulle.model.service import Namespace, ObjectName, Service, ServicePort
 from tulle.model.update import Object
 from tulle.model.world import OPAQUE_PORTS
+from tulle.rules.decode import decode_value
+from tulle.rules.kinds import POLICIES
 
 Ports = list[int | str]
 HEADLESS = "None"
@@ -53,10 +62,22 @@ class _ServiceSpec(msgspec.Struct, frozen=True):
     internal_traffic_policy: str | None = msgspec.field(default=None, name="internalTrafficPolicy")
 
 
-class _Object(msgspec.Struct, frozen=True):
+class _Kind(msgspec.Struct, frozen=True):
     kind: str
+
+
+class _Namespace(msgspec.Struct, frozen=True):
     metadata: _Metadata
-    spec: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Service(msgspec.Struct, frozen=True):
+    metadata: _Metadata
+    spec: _ServiceSpec = _ServiceSpec()
+
+
+class _Source(msgspec.Struct, frozen=True):
+    file: str
+    line: int
 
 
 class _Owner(msgspec.Struct, frozen=True):
@@ -98,7 +119,7 @@ class _Pod(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """One line of the watch."""
 
-    objects: list[_Object]
+    objects: list[msgspec.Raw]
     pods: list[_Pod]
     generation: Annotated[int, msgspec.Meta(ge=0)] = 0
 
@@ -110,25 +131,45 @@ def decode(line: bytes) -> Snapshot:
 
 def objects(snapshot: Snapshot) -> Iterator[Object]:
     """Yield everything that the snapshot says."""
-    pods: defaultdict[str, list[Pod]] = defaultdict(list)
+    standing: defaultdict[str, list[Pod | ExternalWorkload]] = defaultdict(list)
+    services: list[_Service] = []
     for pod in map(_pod, snapshot.pods):
-        pods[pod.name.namespace].append(pod)
+        standing[pod.name.namespace].append(pod)
         yield pod
-    for item in snapshot.objects:
-        if item.kind == "Namespace":
-            yield Namespace(item.metadata.name, item.metadata.annotations or {})
-        elif item.kind == "Service":
-            spec = msgspec.json.decode(item.spec, type=_ServiceSpec)
-            service = _service(item.metadata, spec)
-            yield service
-            if spec.selector:
-                there = pods[service.name.namespace]
-                yield from _slices(
-                    service, spec, [pod for pod in there if _matches(spec.selector, pod.labels)]
-                )
+    for raw in snapshot.objects:
+        kind = msgspec.json.decode(raw, type=_Kind).kind
+        if kind == "Namespace":
+            metadata = msgspec.json.decode(raw, type=_Namespace).metadata
+            yield Namespace(metadata.name, metadata.annotations or {})
+        elif kind == "Service":
+            services.append(msgspec.json.decode(raw, type=_Service))
+        elif kind in POLICIES:
+            policy = _policy(bytes(raw))
+            if isinstance(policy, ExternalWorkload):
+                standing[policy.name.namespace].append(policy)
+            yield policy
+    for read in services:
+        service = _service(read.metadata, read.spec)
+        yield service
+        if selector := read.spec.selector:
+            there = standing[service.name.namespace]
+            yield from _slices(service, read.spec, [of for of in there if _matches(selector, _labels(of))])
 
 
-def _matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
+@lru_cache(maxsize=16_384)
+def _policy(raw: bytes) -> Policy:
+    written = msgspec.json.decode(raw, type=dict[str, object])
+    source = msgspec.convert(written.pop("source"), type=_Source)
+    policy = decode_value(written, Position(source.file, source.line))
+    assert isinstance(policy, Policy), "POLICIES has no other kinds"
+    return policy
+
+
+def _labels(of: Pod | ExternalWorkload) -> Mapping[str, str]:
+    return of.labels if isinstance(of, Pod) else of.meta.labels
+
+
+def _matches(selector: dict[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
 
@@ -144,6 +185,7 @@ def _service(metadata: _Metadata, spec: _ServiceSpec) -> Service:
         opaque_ports=None if opaque is None else PortSet.parse(opaque),
         external_name=spec.external_name if spec.type == "ExternalName" else None,
         local_traffic_only=spec.internal_traffic_policy == "Local",
+        annotations=metadata.annotations or {},
     )
 
 
@@ -158,31 +200,40 @@ def _families(spec: _ServiceSpec) -> set[int]:
     return {int(family.removeprefix("IPv")) for family in spec.ip_families or ("IPv4", "IPv6")}
 
 
-def _slices(service: Service, spec: _ServiceSpec, pods: list[Pod]) -> Iterator[Slice]:
+def _slices(service: Service, spec: _ServiceSpec, behind: list[Pod | ExternalWorkload]) -> Iterator[Slice]:
     groups: defaultdict[tuple[int, tuple[SlicePort, ...]], list[Endpoint]] = defaultdict(list)
-    for pod in pods:
-        ports = tuple(_slice_ports(service, pod))
-        for address in pod.addresses:
-            endpoint = Endpoint(
-                address=address,
-                ready=bool(spec.publish_not_ready) or (pod.ready and not pod.terminating),
-                hostname=pod.hostname if pod.subdomain == service.name.name else None,
-                pod=pod.name,
-                node=pod.node,
-            )
-            groups[ipaddress.ip_address(address).version, ports].append(endpoint)
+    for of in behind:
+        ports = tuple(_slice_ports(service, _named_ports(of)))
+        for address in of.addresses:
+            groups[ipaddress.ip_address(address).version, ports].append(_endpoint(service, spec, of, address))
     for family in sorted(_families(spec)):
         for number, ports in enumerate(sorted(ports for version, ports in groups if version == family)):
             name = ObjectName(service.name.namespace, f"{service.name.name}-ipv{family}-{number}")
             yield Slice(name, service.name, ports, tuple(groups[family, ports]))
 
 
-def _slice_ports(service: Service, pod: Pod) -> Iterator[SlicePort]:
+def _endpoint(service: Service, spec: _ServiceSpec, of: Pod | ExternalWorkload, address: str) -> Endpoint:
+    if isinstance(of, ExternalWorkload):
+        return Endpoint(address, ready=bool(spec.publish_not_ready) or of.ready, external=of.name)
+    return Endpoint(
+        address=address,
+        ready=bool(spec.publish_not_ready) or (of.ready and not of.terminating),
+        hostname=of.hostname if of.subdomain == service.name.name else None,
+        pod=of.name,
+        node=of.node,
+    )
+
+
+def _named_ports(of: Pod | ExternalWorkload) -> dict[str, int]:
+    return of.ports if isinstance(of, Pod) else {port.name: port.port for port in of.ports if port.name}
+
+
+def _slice_ports(service: Service, names: Mapping[str, int]) -> Iterator[SlicePort]:
     for port in service.ports:
         if port.protocol != "TCP":
             continue
         target = port.target_port if port.target_port is not None else port.port
-        number = pod.ports.get(target) if isinstance(target, str) else target
+        number = names.get(target) if isinstance(target, str) else target
         if number:
             yield SlicePort(port.name, number)
 
