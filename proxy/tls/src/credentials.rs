@@ -4,10 +4,10 @@ use parking_lot::Mutex;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::{ResolvesClientCert, Resumption},
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::{CertifiedKey, SingleCertAndKey},
+    sign::{CertifiedKey, SigningKey, SingleCertAndKey},
     time_provider::{DefaultTimeProvider, TimeProvider},
     version::TLS13,
 };
@@ -243,7 +243,8 @@ impl ResolvesClientCert for Nobody {
 }
 
 /// The stock proxy's profile: AES-128 first, since it is the fastest and as good; hybrid
-/// post-quantum key exchange first.
+/// post-quantum key exchange first. Nothing is taken from the library's own provider: that
+/// would link every algorithm there is into each proxy's memory.
 fn provider() -> CryptoProvider {
     use aws_lc_rs::{cipher_suite, kx_group};
 
@@ -260,7 +261,27 @@ fn provider() -> CryptoProvider {
             kx_group::SECP384R1,
         ],
         signature_verification_algorithms: ALGORITHMS,
-        ..aws_lc_rs::default_provider()
+        secure_random: &Library,
+        key_provider: &Library,
+    }
+}
+
+/// What the provider asks of the library besides algorithms.
+#[derive(Debug)]
+struct Library;
+
+impl SecureRandom for Library {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+        ::aws_lc_rs::rand::fill(bytes).map_err(|_| GetRandomFailed)
+    }
+}
+
+impl KeyProvider for Library {
+    fn load_private_key(
+        &self,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        aws_lc_rs::sign::any_ecdsa_type(&key)
     }
 }
 

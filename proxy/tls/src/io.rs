@@ -83,6 +83,10 @@ impl Unread for Io {
     fn unread(&mut self, bytes: Bytes) {
         each!(self, io => io.unread(bytes));
     }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        each!(self, io => io.poll_fill(cx))
+    }
 }
 
 impl AsyncRead for Io {

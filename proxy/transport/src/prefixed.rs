@@ -1,7 +1,8 @@
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -11,7 +12,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub trait Unread: AsyncRead + Unpin {
     /// Make `bytes` the next that are read, before whatever was to come.
     fn unread(&mut self, bytes: Bytes);
+
+    /// Read what comes after everything that was made the next to be read, and put it behind
+    /// that; false where the peer has ended its side.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
 }
+
+/// Enough for any request line that a person would write.
+const FILL: usize = 1024;
 
 /// A connection some of whose bytes have been read already: they come first again.
 #[derive(Debug)]
@@ -73,6 +84,17 @@ impl<I: AsyncRead + Unpin> Unread for Prefixed<I> {
             self.prefix = [bytes, std::mem::take(&mut self.prefix)].concat().into();
         }
     }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut room = [MaybeUninit::uninit(); FILL];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+        let read = read.filled();
+        if !read.is_empty() {
+            self.prefix = [&*self.prefix, read].concat().into();
+        }
+        Poll::Ready(Ok(!read.is_empty()))
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Prefixed<I> {
@@ -126,7 +148,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Prefixed<I> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -144,6 +168,23 @@ mod tests {
         assert_eq!(&read, b"GET");
         assert!(drained);
         assert_eq!(rest, " HTTP/1.1");
+    }
+
+    #[tokio::test]
+    async fn more_is_read_behind_what_was_put_back() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut io = Prefixed::with_prefix(Bytes::from_static(b"GE"), server);
+        let mut fill = tokio_test::task::spawn(poll_fn(|cx| io.poll_fill(cx)));
+        tokio_test::assert_pending!(fill.poll());
+
+        client.write_all(b"T /").await.unwrap();
+
+        assert!(tokio_test::assert_ready!(fill.poll()).unwrap());
+        drop(fill);
+        assert_eq!(io.prefix(), b"GET /");
+        drop(client);
+        assert!(!poll_fn(|cx| io.poll_fill(cx)).await.unwrap());
+        assert_eq!(io.prefix(), b"GET /");
     }
 
     #[tokio::test]

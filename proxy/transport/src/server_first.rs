@@ -4,13 +4,9 @@
 //! A memory shortens the wait for a silent client and does nothing else: whether bytes may
 //! flow is decided by policy each time.
 
-use std::{collections::HashMap, io, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, future::poll_fn, io, net::SocketAddr, time::Duration};
 
-use bytes::BytesMut;
-use tokio::{
-    io::AsyncReadExt as _,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::Unread;
 
@@ -136,21 +132,14 @@ const fn client_first<L>(spoken: bool) -> First<L> {
     }
 }
 
-/// Read something and make it the next to be read; false where the peer has ended its side.
-/// Cancel-safe.
+/// Read more, behind what is already the next to be read; false where the peer has ended its
+/// side. Cancel-safe.
 ///
 /// # Errors
 /// Where the connection breaks.
 pub async fn fill<I: Unread>(io: &mut I) -> io::Result<bool> {
-    let mut seen = BytesMut::with_capacity(FILL);
-    io.read_buf(&mut seen).await?;
-    let spoken = !seen.is_empty();
-    io.unread(seen.freeze());
-    Ok(spoken)
+    poll_fn(|cx| io.poll_fill(cx)).await
 }
-
-/// Enough for any request line that a person would write.
-const FILL: usize = 1024;
 
 #[cfg(test)]
 mod tests {
