@@ -68,6 +68,7 @@ pub(crate) async fn port(
     };
     let mut last = Last::default();
     let mut pending = true;
+    let mut before: Option<Arc<ServerPolicy>> = None;
     ask(
         follow,
         &publisher,
@@ -80,7 +81,12 @@ pub(crate) async fn port(
                     if let inbound::Protocol::Invalid(why) = &policy.protocol {
                         warn!(port, %why, "the port's policy makes no sense; refusing everything");
                     }
-                    publisher.publish(ServerState::Known(Arc::new(policy)));
+                    let policy = Arc::new(match &before {
+                        Some(before) => policy.in_place_of(before),
+                        None => policy,
+                    });
+                    before = Some(policy.clone());
+                    publisher.publish(ServerState::Known(policy));
                 }
             }
             Heard::Refused { status, .. } if pending => {

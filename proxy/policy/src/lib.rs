@@ -3,7 +3,8 @@
 //! A message of the control plane is compiled once, into a [`inbound::ServerPolicy`] (whom a
 //! port lets in) or a [`outbound::ClientPolicy`] (where traffic goes); every question after
 //! that is answered by a walk over what was compiled, without I/O, clock or lock, and for a
-//! port or service with the one default route without an allocation.
+//! port or service with the one default route without an allocation. (A limit of requests
+//! remembers what was used of it; only a limit for each identity takes a lock.)
 //!
 //! A message is taken whole or not at all: one element that cannot be understood makes the
 //! policy `Invalid`, which refuses everything. Falling back to an older or a partial policy
@@ -34,11 +35,11 @@ pub use backend::{
 pub use endpoint::endpoint_from_proto;
 pub use facts::Facts;
 pub use filters::{
-    Answer, FailureInjector, FailureStatus, Filter, HeaderModifier, PathModifier, Redirect,
-    TcpFilter, apply_request, apply_response,
+    Answer, FailureInjector, FailureStatus, Filter, HeaderModifier, Mirror, PathModifier, Redirect,
+    Rewrite, TcpFilter, apply_request, apply_response, mirrors,
 };
 pub(crate) use invalid::Invalid;
 pub use matching::PathMatched;
 pub use meta::Meta;
-pub use rate_limit::{RateLimit, RateLimitOverride};
-pub use trace::{Step, Verdict};
+pub use rate_limit::{Limited, RateLimit, RateLimitOverride};
+pub use trace::{Step, Subject, Verdict};

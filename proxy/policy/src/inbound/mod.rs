@@ -2,16 +2,21 @@
 
 mod decode;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tulle_api::inbound;
 use tulle_core::{ClientTls, DefaultPolicy, Reason, Refusal};
 
 use crate::{
-    Facts, Filter, Grant, Meta, PathMatched, Permit, RateLimit, Step,
+    Facts, Filter, Grant, Limited, Meta, PathMatched, Permit, RateLimit, Step,
     authorization::{Authentication, Authorization, Clauses},
     matching::{GrpcPattern, HttpPattern, Pattern},
+    rate_limit::Limiter,
     table::{Candidate, Entry, Table},
     trace::{Silent, Subject, Trace, Verdict},
 };
@@ -28,6 +33,7 @@ pub struct ServerPolicy {
     pub meta: Arc<Meta>,
     /// The limits of its HTTP requests.
     pub rate_limit: Option<RateLimit>,
+    limiter: Option<Arc<Limiter>>,
     clauses: Clauses,
     /// For a request where the policy has no routes: the port is opaque or foreign TLS and a
     /// peer's proxy says that it sends HTTP.
@@ -144,6 +150,28 @@ impl ServerPolicy {
         server.policy(protocol, None)
     }
 
+    /// This policy in place of an older one: a limit that both have goes on where it is, and a
+    /// change elsewhere gives nobody a burst.
+    #[must_use]
+    pub fn in_place_of(mut self, before: &Self) -> Self {
+        if self.rate_limit == before.rate_limit {
+            self.limiter.clone_from(&before.limiter);
+        }
+        self
+    }
+
+    /// Take a request that is authorized, and that no filter has answered, off the limits that
+    /// hold for its client.
+    ///
+    /// # Errors
+    /// Where one of them is used up.
+    pub fn limit(&self, tls: &ClientTls, now: Instant) -> Result<(), Limited> {
+        match &self.limiter {
+            Some(limiter) => limiter.take(tls.client_id(), now),
+            None => Ok(()),
+        }
+    }
+
     /// The rule of a request. On a port without routes that is a default one with the server's
     /// authorizations.
     ///
@@ -231,14 +259,12 @@ impl ServerPolicy {
                 );
                 Some((&self.unrouted, PathMatched::Whole))
             }
-            Protocol::Invalid(why) => return Err(invalid(why, trace)),
+            Protocol::Invalid(why) => return Err(invalid(why, trace).by(&self.meta)),
         };
         let Some((rule, path)) = found else {
             trace.step(Verdict::Refused, || Subject::Routes, "none of them matches");
-            return Err(Refusal::new(
-                Reason::RouteNotFound,
-                "no route found for request",
-            ));
+            let refusal = Refusal::new(Reason::RouteNotFound, "no route found for request");
+            return Err(refusal.by(&self.meta));
         };
         Ok(RouteMatch { rule, path })
     }
@@ -250,11 +276,12 @@ impl ServerPolicy {
         trace: &mut impl Trace,
     ) -> Result<Permit, Refusal> {
         if let Protocol::Invalid(why) = &self.protocol {
-            return Err(invalid(why, trace));
+            return Err(invalid(why, trace).by(&self.meta));
         }
-        self.clauses
-            .permit(client, tls, trace)
-            .ok_or_else(|| Refusal::new(Reason::Unauthorized, "unauthorized connection on server"))
+        self.clauses.permit(client, tls, trace).ok_or_else(|| {
+            let what = "unauthorized connection on server";
+            Refusal::new(Reason::Unauthorized, what).by(&self.meta)
+        })
     }
 
     fn permit_request(
@@ -265,12 +292,18 @@ impl ServerPolicy {
         trace: &mut impl Trace,
     ) -> Result<Permit, Refusal> {
         if let Protocol::Invalid(why) = &self.protocol {
-            return Err(invalid(why, trace));
+            return Err(invalid(why, trace).by(&self.meta));
         }
-        let clauses = &route.rule.route.clauses;
-        clauses
-            .permit(client, tls, trace)
-            .ok_or_else(|| Refusal::new(Reason::Unauthorized, "unauthorized request on route"))
+        let route = &route.rule.route;
+        route.clauses.permit(client, tls, trace).ok_or_else(|| {
+            let refusal = Refusal::new(Reason::Unauthorized, "unauthorized request on route");
+            // The one whose authorizations were asked first.
+            refusal.by(if route.authorizes {
+                &route.meta
+            } else {
+                &self.meta
+            })
+        })
     }
 }
 
@@ -333,6 +366,9 @@ impl Server {
         let unrouted = self.default_rule();
         let clauses = Clauses::new(&self.meta, None, &self.authorizations);
         ServerPolicy {
+            limiter: rate_limit
+                .as_ref()
+                .map(|limit| Arc::new(Limiter::new(limit))),
             protocol,
             meta: self.meta,
             rate_limit,
