@@ -6,7 +6,7 @@ without a timestamp (those of a folder) first, then the oldest, then by namespac
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Generic, NewType, Protocol, TypeVar
 
 from tulle.model.authorization import (
@@ -131,7 +131,7 @@ class Shelf(Generic[Item]):
     def all(self) -> tuple[Item, ...]:
         """Return every object, in order."""
         if self._all is None:
-            self._all = tuple(sorted(self._items.values(), key=age))
+            self._all = _in_order(self._items)
         return self._all
 
     def group(self, group: Hashable) -> tuple[Item, ...]:
@@ -139,12 +139,21 @@ class Shelf(Generic[Item]):
         if group not in self._sorted:
             if group not in self._groups:
                 return ()
-            self._sorted[group] = tuple(sorted(self._groups[group].values(), key=age))
+            self._sorted[group] = _in_order(self._groups[group])
         return self._sorted[group]
+
+
+def _in_order(items: Mapping[Hashable, Item]) -> tuple[Item, ...]:
+    # The key tells apart what has one name in two groups, so that the order is the same whichever came first.
+    return tuple(items[key] for key in sorted(items, key=lambda key: (*age(items[key]), str(key))))
 
 
 def _namespace(item: _Aged) -> tuple[str]:
     return (item.meta.namespace,)
+
+
+def _profiled(profile: ServiceProfile) -> tuple[ObjectName | None]:
+    return (profiled(profile),)
 
 
 def _parents(route: Route) -> set[Hashable]:
@@ -164,7 +173,7 @@ class Policies:
         self.egress: Shelf[EgressNetwork] = Shelf(_namespace)
         self.routes: Shelf[Route] = Shelf(_parents)
         self.grants: Shelf[ReferenceGrant] = Shelf(_namespace)
-        self.profiles: Shelf[ServiceProfile] = Shelf(_namespace)
+        self.profiles: Shelf[ServiceProfile] = Shelf(_profiled)
         self.external: Shelf[ExternalWorkload] = Shelf(_namespace)
 
         self._shelves: dict[type, Shelf[Any]] = {
