@@ -34,7 +34,7 @@ HTTP = ServiceAuthority(WEB, 80)
 
 
 def index_of(*objects: Object) -> DestinationIndex:
-    return DestinationIndex(world_of(*objects), TrustDomain())
+    return DestinationIndex(world_of(*objects), TrustDomain(), cluster_domain="cluster.local")
 
 
 def peers(*objects: Object, authority: ServiceAuthority = HTTP, client: Client = Client()) -> list[Peer]:

@@ -56,7 +56,9 @@ async def mesh(*objects: Object, gate: Gate | None = None) -> AsyncIterator[Mesh
     world = World()
     world.apply([Changed(item) for item in objects])
     service = DestinationService(
-        DestinationIndex(world, TrustDomain()), gate or open_gate(), cluster_domain="cluster.local"
+        DestinationIndex(world, TrustDomain(), cluster_domain="cluster.local"),
+        gate or open_gate(),
+        cluster_domain="cluster.local",
     )
     async with served([service.handlers()]) as channel:
         yield Mesh(world, service, stub(DestinationStub, channel))

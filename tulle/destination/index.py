@@ -13,13 +13,17 @@ twice its share. Whoever asks about an IPv6 address is answered with that addres
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tulle.model import profile as profile_model
 from tulle.model.address import is_ipv6
 from tulle.model.authority import AddressAuthority, ServiceAuthority
 from tulle.model.endpoint import Endpoint, Slice
-from tulle.model.pod import ADMIN_PORT, CONTROL_PORT, INBOUND_PORT, Pod, TrustDomain
+from tulle.model.external import ExternalWorkload
+from tulle.model.pod import ADMIN_PORT, CONTROL_PORT, INBOUND_PORT, ZONE, Pod, TrustDomain
+from tulle.model.policies import profile_topic
+from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
 from tulle.model.protocol import opaque_to_clients
 from tulle.model.service import ObjectName, Service
-from tulle.model.world import World, address_topic, service_topic
+from tulle.model.world import OPAQUE_PORTS, World, address_topic, service_topic
 
 # Owner kinds whose metric label is not just their lower-case name: `job` is Prometheus's own.
 _OWNER_LABELS = {"Job": "k8s_job"}
@@ -36,6 +40,8 @@ class Peer:
     opaque: bool = False
     h2: bool = False
     inbound_port: int | None = None
+    server_name: str | None = None
+    """What to ask the peer's proxy for, where that is not the identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,12 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class ServiceProfile:
-    """A name or address of a service."""
+    """A name or address of a service, with the profile that is in force for the client."""
 
     service: ObjectName
     port: int
     opaque: bool
+    profile: profile_model.ServiceProfile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +104,10 @@ class Client:
 class DestinationIndex:
     """Answers from the world as it is at the moment of asking."""
 
-    def __init__(self, world: World, trust: TrustDomain) -> None:
+    def __init__(self, world: World, trust: TrustDomain, *, cluster_domain: str) -> None:
         self._world = world
         self._trust = trust
+        self._domain = cluster_domain
 
     def resolve(
         self, authority: ServiceAuthority, client: Client
@@ -114,25 +122,41 @@ class DestinationIndex:
         endpoints = self._endpoints(service, authority)
         if service.local_traffic_only:
             endpoints = ((endpoint, port) for endpoint, port in endpoints if endpoint.node == client.node)
-        peers = (self._peer(endpoint, port, client) for endpoint, port in _one_per_pod(endpoints))
+        near = _near(list(endpoints), client.zone)
+        peers = (self._peer(endpoint, port, client) for endpoint, port in _one_per_pod(near))
         return Resolution(authority.service, {(peer.address, peer.port): peer for peer in peers}), topics
 
-    def profile(self, authority: ServiceAuthority | AddressAuthority) -> tuple[Profile, frozenset[str]]:
-        """Return what a name or an address is, and the topics that the answer depends on."""
+    def profile(
+        self, authority: ServiceAuthority | AddressAuthority, namespace: str = ""
+    ) -> tuple[Profile, frozenset[str]]:
+        """Return what a name or an address is to clients of a namespace, and the topics that the answer depends on."""
         if isinstance(authority, AddressAuthority):
-            return self._address_profile(authority)
-        topics = frozenset({service_topic(authority.service)})
+            return self._address_profile(authority, namespace)
+        topics = frozenset({service_topic(authority.service), profile_topic(authority.service)})
         service = self._world.service(authority.service)
         if service is None:
             return Unknown(f"no service {authority.service}"), topics
         if service.external_name is not None:
             return Unknown(f"{authority.service} is of type ExternalName", final=True), topics
         if authority.hostname is None:
-            return self._service_profile(service, authority.port), topics
+            return self._service_profile(service, authority.port, namespace), topics
         found = next(_one_per_pod(self._endpoints(service, authority)), None)
         if found is None:
             return Unknown(f"no ready {authority.hostname} in service {authority.service}"), topics
         return EndpointProfile(self._peer(*found, Client())), topics
+
+    def own_answers(self, authority: ServiceAuthority | AddressAuthority) -> frozenset[str]:
+        """Return the namespaces whose clients get a profile of their own."""
+        service = self._service_of(authority)
+        if service is None:
+            return frozenset()
+        return frozenset({of.meta.namespace for of in self._world.profiles_of(service)} - {service.namespace})
+
+    def _service_of(self, authority: ServiceAuthority | AddressAuthority) -> ObjectName | None:
+        if isinstance(authority, ServiceAuthority):
+            return authority.service
+        services = self._world.services_at(authority.address)
+        return services[0].name if services else None
 
     def is_local_only(self, service: ObjectName) -> bool:
         """Tell whether the service's traffic stays on the client's node."""
@@ -144,28 +168,37 @@ class DestinationIndex:
         known = self._world.pod(pod) if pod else None
         return known.zone if known else None
 
-    def _address_profile(self, authority: AddressAuthority) -> tuple[Profile, frozenset[str]]:
+    def _address_profile(self, authority: AddressAuthority, namespace: str) -> tuple[Profile, frozenset[str]]:
         services = self._world.services_at(authority.address)
-        topics = frozenset({address_topic(authority.address)} | {service_topic(of.name) for of in services})
+        about = {topic(of.name) for of in services for topic in (service_topic, profile_topic)}
+        topics = frozenset({address_topic(authority.address)} | about)
         if len(services) > 1:
             names = ", ".join(str(service.name) for service in services)
             return Ambiguous(f"{authority.address} is the address of several services: {names}"), topics
         if services and services[0].port(authority.port) is None:
             return EmptyProfile(), topics
         if services:
-            return self._service_profile(services[0], authority.port), topics
+            return self._service_profile(services[0], authority.port, namespace), topics
+        external = self._world.external_workload_at(authority.address)
+        if external is not None:
+            peer = self._external_peer(authority.address, authority.port, external, Client())
+            return EndpointProfile(peer), topics
         pod = self._world.pod_at(authority.address)
         if pod is None:
             return EndpointProfile(Peer(authority.address, authority.port)), topics
         endpoint = Endpoint(authority.address, pod=pod.name, node=pod.node, zone=pod.zone)
         return EndpointProfile(self._pod_peer(endpoint, authority.port, pod, Client())), topics
 
-    def _service_profile(self, service: Service, port: int) -> ServiceProfile:
+    def _service_profile(self, service: Service, port: int, client: str) -> ServiceProfile:
         defined = service.port(port)
         opaque = opaque_to_clients(
             service, port, defined.app_protocol if defined else None, self._world.opaque_ports(service)
         )
-        return ServiceProfile(service.name, port, opaque)
+        name = f"{service.name.name}.{service.name.namespace}.svc.{self._domain}"
+        profiles = (
+            self._world.profile(ObjectName(namespace, name)) for namespace in (client, service.name.namespace)
+        )
+        return ServiceProfile(service.name, port, opaque, next(filter(None, profiles), None))
 
     def _endpoints(self, service: Service, authority: ServiceAuthority) -> Iterator[tuple[Endpoint, int]]:
         defined = service.port(authority.port)
@@ -179,6 +212,9 @@ class DestinationIndex:
                     yield endpoint, number
 
     def _peer(self, endpoint: Endpoint, port: int, client: Client) -> Peer:
+        external = self._world.external_workload(endpoint.external) if endpoint.external else None
+        if external is not None:
+            return self._external_peer(endpoint.address, port, external, client)
         pod = self._world.pod(endpoint.pod) if endpoint.pod else None
         if pod is None:
             return Peer(endpoint.address, port, _zone_labels(endpoint.zone, client))
@@ -201,6 +237,23 @@ class DestinationIndex:
             inbound_port=None if of_proxy else INBOUND_PORT,
         )
 
+    def _external_peer(self, address: str, port: int, of: ExternalWorkload, client: Client) -> Peer:
+        """Return an external workload, which always has a proxy; its name is its certificate's, not ours."""
+        annotated = of.meta.annotations.get(OPAQUE_PORTS)
+        ports = DEFAULT_OPAQUE_PORTS if annotated is None else PortSet.parse(annotated)
+        opaque = ports.contains(port, {each.name: each.port for each in of.ports if each.name})
+        labels = (("namespace", of.meta.namespace), ("external_workload", of.meta.name))
+        return Peer(
+            address,
+            port,
+            (*labels, *_zone_labels(of.meta.labels.get(ZONE), client)),
+            identity=of.identity,
+            opaque=opaque,
+            h2=not opaque,
+            inbound_port=INBOUND_PORT,
+            server_name=of.server_name,
+        )
+
     def _pod_labels(self, pod: Pod) -> Iterator[tuple[str, str]]:
         yield "namespace", pod.name.namespace
         yield "pod", pod.name.name
@@ -217,10 +270,22 @@ def _target(of: Slice, name: str) -> int | None:
     return next((port.number for port in of.ports if port.name == name), None)
 
 
+def _near(endpoints: list[tuple[Endpoint, int]], zone: str | None) -> list[tuple[Endpoint, int]]:
+    """Return the endpoints that are meant for the client's zone, if there is a hint on every one and any is."""
+    if zone is None or not all(endpoint.hints for endpoint, _ in endpoints):
+        return endpoints
+    return [found for found in endpoints if zone in found[0].hints] or endpoints
+
+
 def _one_per_pod(endpoints: Iterable[tuple[Endpoint, int]]) -> Iterator[tuple[Endpoint, int]]:
-    chosen: dict[tuple[object, int], tuple[Endpoint, int]] = {}
+    chosen: dict[tuple[object, ...], tuple[Endpoint, int]] = {}
     for endpoint, port in endpoints:
-        who = (endpoint.pod or endpoint.address, port)
+        who = (
+            endpoint.pod,
+            endpoint.external,
+            None if endpoint.pod or endpoint.external else endpoint.address,
+            port,
+        )
         if who not in chosen or is_ipv6(chosen[who][0].address):
             chosen[who] = (endpoint, port)
     yield from chosen.values()

@@ -16,7 +16,7 @@ from tulle.destination import translate
 from tulle.destination.history import History
 from tulle.destination.index import Ambiguous, Client, DestinationIndex, Profile, Resolution, Unknown
 from tulle.lib.latest import Latest
-from tulle.lib.stream import Context, Gate, follow, handlers, refuse
+from tulle.lib.stream import Context, Gate, follow_own, handlers, refuse
 from tulle.lib.views import Answer, AnswerView, Refused, Views
 from tulle.model.authority import AddressAuthority, AuthorityError, ServiceAuthority, parse
 from tulle.model.service import ObjectName
@@ -31,6 +31,14 @@ class EndpointsKey:
 
     authority: ServiceAuthority
     client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileKey:
+    """The same for profiles; `namespace` is the client's, where that has a profile of its own."""
+
+    authority: ServiceAuthority | AddressAuthority
+    namespace: str = ""
 
 
 class EndpointsView:
@@ -76,8 +84,8 @@ class DestinationService:
         self._gate = gate
         self._domain = cluster_domain
         self.endpoints: Views[EndpointsKey, EndpointsView] = Views(lambda key: EndpointsView(index, key))
-        self.profiles: Views[ServiceAuthority | AddressAuthority, AnswerView] = Views(
-            lambda authority: AnswerView(lambda: self._profile(authority))
+        self.profiles: Views[ProfileKey, AnswerView] = Views(
+            lambda key: AnswerView(lambda: self._profile(key), lambda: index.own_answers(key.authority))
         )
 
     def touch(self, topics: set[str]) -> None:
@@ -105,8 +113,8 @@ class DestinationService:
         """Stream what a name or an address is."""
         authority = await self._parse(request.path, context)
         await self._gate.wait()
-        with self.profiles.follow(authority) as view:
-            await follow(view.latest, context)
+        namespace = _token(request.context_token).ns
+        await follow_own(self.profiles, lambda: self.profile_key(authority, namespace), context)
 
     def key(self, authority: ServiceAuthority, context_token: str) -> EndpointsKey:
         """Return the view that a client with this token gets: only what changes an answer counts."""
@@ -115,14 +123,19 @@ class DestinationService:
         node = token.nodeName if self._index.is_local_only(authority.service) else None
         return EndpointsKey(authority, Client(self._index.zone_of(pod), node))
 
+    def profile_key(self, authority: ServiceAuthority | AddressAuthority, namespace: str = "") -> ProfileKey:
+        """Return the view that a client of a namespace gets: few namespaces have profiles of their own."""
+        own = namespace in self._index.own_answers(authority)
+        return ProfileKey(authority, namespace if own else "")
+
     async def _parse(self, path: str, context: Context) -> ServiceAuthority | AddressAuthority:
         try:
             return parse(path, self._domain)
         except AuthorityError as error:
             await refuse(context, _invalid(str(error)))
 
-    def _profile(self, authority: ServiceAuthority | AddressAuthority) -> tuple[Answer, frozenset[str]]:
-        profile, topics = self._index.profile(authority)
+    def _profile(self, key: ProfileKey) -> tuple[Answer, frozenset[str]]:
+        profile, topics = self._index.profile(key.authority, key.namespace)
         return self._translate(profile), topics
 
     def _translate(self, profile: Profile) -> Answer:

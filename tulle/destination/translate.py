@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from tulle.destination import profiles
 from tulle.destination.index import EmptyProfile, EndpointProfile, Peer, ServiceProfile
+from tulle.model.profile import RetryBudget
 from tulle.model.service import ObjectName
 from tulle.wire import destination_pb2 as wire
 from tulle.wire import meta_pb2
@@ -13,8 +14,7 @@ from tulle.wire.addresses import to_wire_port
 
 # The wire's 1; the proxies ignore it.
 WEIGHT = 10_000
-# Upstream's budget where nothing is configured: at most a fifth more requests, and 10 per second.
-RETRY_BUDGET = wire.RetryBudget(retry_ratio=0.2, min_retries_per_second=10, ttl=Duration(seconds=10))
+SPIFFE = "spiffe://"
 
 
 def serialize(message: Message) -> bytes:
@@ -28,7 +28,12 @@ def weighted(peer: Peer) -> wire.WeightedAddr:
         addr=to_wire_port(peer.address, peer.port), weight=WEIGHT, metric_labels=dict(peer.labels)
     )
     if peer.identity is not None:
-        message.tls_identity.dns_like_identity.name = peer.identity
+        if peer.identity.startswith(SPIFFE):
+            message.tls_identity.uri_like_identity.uri = peer.identity
+        else:
+            message.tls_identity.dns_like_identity.name = peer.identity
+    if peer.server_name is not None:
+        message.tls_identity.server_name.name = peer.server_name
     if peer.opaque:
         message.protocol_hint.opaque.SetInParent()
     elif peer.h2:
@@ -65,15 +70,16 @@ def profile(of: ServiceProfile | EndpointProfile | EmptyProfile, *, cluster_doma
             return serialize(wire.DestinationProfile())
         case EndpointProfile(peer):
             return serialize(wire.DestinationProfile(endpoint=weighted(peer), opaque_protocol=peer.opaque))
-        case ServiceProfile(service, port, opaque):
+        case ServiceProfile(service, port, opaque, chosen):
             resource = meta_pb2.Resource(
                 group="core", kind="Service", name=service.name, namespace=service.namespace, port=port
             )
-            return serialize(
-                wire.DestinationProfile(
-                    fully_qualified_name=f"{service.name}.{service.namespace}.svc.{cluster_domain}",
-                    opaque_protocol=opaque,
-                    retry_budget=RETRY_BUDGET,
-                    parent_ref=meta_pb2.Metadata(resource=resource),
-                )
+            message = wire.DestinationProfile(
+                fully_qualified_name=f"{service.name}.{service.namespace}.svc.{cluster_domain}",
+                opaque_protocol=opaque,
+                retry_budget=profiles.budget(RetryBudget()),
+                parent_ref=meta_pb2.Metadata(resource=resource),
             )
+            if chosen is not None:
+                profiles.write(chosen, message, port=port, domain=cluster_domain)
+            return serialize(message)

@@ -33,6 +33,8 @@ class Endpoint:
     node: str | None = None
     zone: str | None = None
     external: ObjectName | None = None
+    hints: tuple[str, ...] = ()
+    """The zones whose clients it is meant for; nothing means nothing is said."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", normal_address(self.address))

@@ -12,6 +12,11 @@ INBOUND_PORT = 4143
 CONTROL_PORT = 4190
 ADMIN_PORT = 4191
 
+ZONE = "topology.kubernetes.io/zone"
+"""The label that says where something is."""
+OWN_ZONE = "tulle.dev/zone"
+"""The annotation that says so of a pod whose node has no label: on one machine there are no zones but these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:

@@ -190,6 +190,10 @@ class World:
         """Return the profile of this name (`service.namespace.svc.domain`) in this namespace."""
         return self._policies.profiles.get((name, ""))
 
+    def profiles_of(self, service: ObjectName) -> tuple[ServiceProfile, ...]:
+        """Return the profiles that are named after a service, in whichever namespace they are."""
+        return self._policies.profiles.group(service)
+
     def external_workloads(self, namespace: str) -> tuple[ExternalWorkload, ...]:
         """Return the external workloads of a namespace."""
         return self._policies.external.group(namespace)

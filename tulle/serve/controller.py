@@ -139,7 +139,9 @@ class Controller:
             identity_of=lambda name: self._identity_of(name, chosen.trust),
         )
         self.destination = DestinationService(
-            DestinationIndex(self.world, chosen.trust), self.gate, cluster_domain=chosen.cluster_domain
+            DestinationIndex(self.world, chosen.trust, cluster_domain=chosen.cluster_domain),
+            self.gate,
+            cluster_domain=chosen.cluster_domain,
         )
         self.policy = PolicyService(
             PolicyIndex(

@@ -119,7 +119,7 @@ class _Api:
             return authority
         if not self._parts.gate.is_open:
             return _not_ready()
-        with self._parts.destination.profiles.follow(authority) as view:
+        with self._parts.destination.profiles.follow(self._parts.destination.profile_key(authority)) as view:
             answer = view.latest.value
         if answer is None or isinstance(answer, Refused):
             return _refused(answer)
@@ -205,7 +205,9 @@ def _endpoint(address: destination_pb2.WeightedAddr) -> dict[str, object]:
     return {
         "address": from_wire(address.addr.ip),
         "port": address.addr.port,
-        "identity": address.tls_identity.dns_like_identity.name or None,
+        "identity": address.tls_identity.dns_like_identity.name
+        or address.tls_identity.uri_like_identity.uri
+        or None,
         "hint": hint.WhichOneof("protocol"),
         "inbound_port": hint.opaque_transport.inbound_port or None,
         "labels": dict(address.metric_labels),

@@ -23,7 +23,7 @@ import msgspec
 from tulle.model.endpoint import Endpoint, Slice, SlicePort
 from tulle.model.external import ExternalWorkload
 from tulle.model.objects import Position
-from tulle.model.pod import Owner, Pod, Probe
+from tulle.model.pod import OWN_ZONE, ZONE, Owner, Pod, Probe
 from tulle.model.policies import Policy
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
 from tulle.model.service import Namespace, ObjectName, Service, ServicePort
@@ -34,6 +34,7 @@ from tulle.rules.kinds import POLICIES
 
 Ports = list[int | str]
 HEADLESS = "None"
+TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -214,14 +215,24 @@ def _slices(service: Service, spec: _ServiceSpec, behind: list[Pod | ExternalWor
 
 def _endpoint(service: Service, spec: _ServiceSpec, of: Pod | ExternalWorkload, address: str) -> Endpoint:
     if isinstance(of, ExternalWorkload):
-        return Endpoint(address, ready=bool(spec.publish_not_ready) or of.ready, external=of.name)
+        zone = of.meta.labels.get(ZONE)
+        ready = bool(spec.publish_not_ready) or of.ready
+        return Endpoint(address, ready=ready, zone=zone, external=of.name, hints=_hints(service, zone))
     return Endpoint(
         address=address,
         ready=bool(spec.publish_not_ready) or (of.ready and not of.terminating),
         hostname=of.hostname if of.subdomain == service.name.name else None,
         pod=of.name,
         node=of.node,
+        zone=of.zone,
+        hints=_hints(service, of.zone),
     )
+
+
+def _hints(service: Service, zone: str | None) -> tuple[str, ...]:
+    """Return the zones to serve: for a service that asks for it, everything serves its own."""
+    wanted = service.annotations.get(TOPOLOGY_MODE, "").lower() == "auto"
+    return (zone,) if wanted and zone else ()
 
 
 def _named_ports(of: Pod | ExternalWorkload) -> dict[str, int]:
@@ -249,6 +260,7 @@ def _pod(raw: _Pod) -> Pod:
         service_account=raw.service_account,
         owner=Owner(raw.owner.kind, raw.owner.name) if raw.owner else None,
         node=raw.node,
+        zone=annotations.get(OWN_ZONE) or (raw.labels or {}).get(ZONE),
         hostname=raw.hostname,
         subdomain=raw.subdomain,
         ready=raw.ready,
