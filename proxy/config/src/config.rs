@@ -4,26 +4,22 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tulle_core::AccessFormat;
 
 use crate::{
-    ConfigErrors, ControlAddr, Identity, Inbound, Outbound, StreamLimits, Suffix, Workers, parse,
-    reader::Reader,
+    ConfigErrors, ControlAddr, Identity, Inbound, Outbound, StreamLimits, Suffix, Tap, Trace,
+    Workers, parse, reader::Reader,
 };
 
 /// Settings that change what the stock proxy does and that this one does not know. They are
 /// named in the log so that nobody waits for an effect.
-const NOT_SUPPORTED: [&str; 11] = [
-    "ACCESS_LOG",
+const NOT_SUPPORTED: [&str; 6] = [
     "INBOUND_GATEWAY_SUFFIXES",
-    "INBOUND_HTTP_FAILFAST_TIMEOUT",
-    "INBOUND_HTTP_QUEUE_CAPACITY",
     "INBOUND_METRICS_AUTHORITY_LABELS",
     "INBOUND_PORTS_REQUIRE_IDENTITY",
     "INBOUND_PORTS_REQUIRE_TLS",
     "INGRESS_MODE",
     "OUTBOUND_TCP_FAILFAST_TIMEOUT",
-    "TAP_SVC_NAME",
-    "TRACE_COLLECTOR_SVC_ADDR",
 ];
 
 /// Everything the environment says.
@@ -51,6 +47,10 @@ pub struct Config {
     pub outbound: Outbound,
     /// Metrics, readiness and the like.
     pub admin_listen: SocketAddr,
+    /// Who may watch requests; absent: nobody.
+    pub tap: Option<Tap>,
+    /// Where spans go; absent: there are none.
+    pub trace: Option<Trace>,
     /// How long a shutdown waits for connections to end.
     pub shutdown_grace: Duration,
     /// Whether `POST /shutdown` is heard.
@@ -59,6 +59,8 @@ pub struct Config {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Whether there is a line for each request, and how it looks.
+    pub access_log: Option<AccessFormat>,
     /// How many shards run.
     pub workers: Workers,
     /// `SO_MARK` of every socket that the proxy opens, where packets are told apart by it.
@@ -101,6 +103,8 @@ impl Config {
             SocketAddr::from((Ipv4Addr::LOCALHOST, 4191)),
             parse::socket_addr,
         );
+        let tap = Tap::read(reader);
+        let trace = Trace::read(reader);
         let inbound = Inbound::read(reader, admin_listen.port());
         let outbound = Outbound::read(reader);
         let control_streams = StreamLimits::read(reader);
@@ -120,6 +124,7 @@ impl Config {
         let log = reader
             .text("LOG")
             .map_or_else(|| "warn,tulle=info".to_owned(), |log| own_log(&log));
+        let access_log = reader.optional("ACCESS_LOG", access_format);
         let workers = Workers::read(reader);
         let mark = reader.optional("TULLE_PROXY_MARK", mark);
         let metrics_retain_idle = reader.or(
@@ -139,10 +144,13 @@ impl Config {
             inbound,
             outbound,
             admin_listen,
+            tap,
+            trace,
             shutdown_grace,
             shutdown_endpoint,
             log,
             log_format,
+            access_log,
             workers,
             mark,
             metrics_retain_idle,
@@ -162,6 +170,8 @@ impl Config {
             inbound = %self.inbound.listen,
             outbound = ?self.outbound.listen,
             admin = %self.admin_listen,
+            tap = ?self.tap,
+            collector = ?self.trace.as_ref().map(|trace| &trace.collector.addr),
             default_policy = self.inbound.default_policy.name(),
             "configured"
         );
@@ -178,6 +188,10 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("{text:?} is neither plain nor json")),
     }
+}
+
+fn access_format(text: &str) -> Result<AccessFormat, String> {
+    AccessFormat::from_name(text).ok_or_else(|| format!("{text:?} is neither apache nor json"))
 }
 
 /// Charts write filters for the stock proxy's modules; ours have another name.
@@ -247,7 +261,9 @@ mod tests {
     fn read(extra: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
         let mut variables = minimum();
         for (name, value) in extra {
-            let name = if name.starts_with("TULLE") {
+            let name = if name.starts_with("TULLE")
+                || ["HOSTNAME", "OTEL_RESOURCE_ATTRIBUTES"].contains(name)
+            {
                 (*name).to_owned()
             } else {
                 format!("LINKERD2_PROXY_{name}")
@@ -488,8 +504,47 @@ mod tests {
     }
 
     #[test]
+    fn without_a_name_nobody_taps_and_without_a_collector_nothing_is_traced() {
+        let config = read(&[("CONTROL_LISTEN_ADDR", "[::]:4190")]).unwrap();
+
+        assert_eq!((config.tap, config.trace), (None, None));
+    }
+
+    #[test]
+    fn a_collector_elsewhere_needs_a_name_and_the_last_attribute_of_a_key_counts() {
+        let collector = ("TRACE_COLLECTOR_SVC_ADDR", "collector.tracing:4317");
+
+        assert_eq!(mistakes(&[collector]), ["TRACE_COLLECTOR_SVC_NAME"]);
+        let config = read(&[
+            ("TAP_SVC_NAME", "Tap.Viz"),
+            collector,
+            ("TRACE_COLLECTOR_SVC_NAME", "collector.tracing"),
+            (
+                "TRACE_EXTRA_ATTRIBUTES",
+                "k8s.pod.ip=\"10.0.0.1\"\ncluster=a",
+            ),
+            ("OTEL_RESOURCE_ATTRIBUTES", "cluster=b,team=c"),
+            ("HOSTNAME", "web-1"),
+        ]);
+        let config = config.unwrap();
+        assert_eq!(config.tap.unwrap().client, Id::new("tap.viz"));
+        let trace = config.trace.unwrap();
+        assert_eq!(trace.hostname.as_deref(), Some("web-1"));
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            trace.attributes,
+            [
+                pair("k8s.pod.ip", "10.0.0.1"),
+                pair("cluster", "a"),
+                pair("cluster", "b"),
+                pair("team", "c")
+            ]
+        );
+    }
+
+    #[test]
     fn settings_without_effect_are_named() {
-        let config = read(&[("INGRESS_MODE", "true"), ("TAP_SVC_NAME", "")]).unwrap();
+        let config = read(&[("INGRESS_MODE", "true"), ("INBOUND_GATEWAY_SUFFIXES", "")]).unwrap();
 
         assert_eq!(config.ignored, ["LINKERD2_PROXY_INGRESS_MODE"]);
         assert!(

@@ -12,6 +12,9 @@ pub(crate) const USER_TIMEOUT: Duration = Duration::from_secs(13);
 /// The prefix of the stock proxy's variables; names in this crate leave it out.
 const STOCK: &str = "LINKERD2_PROXY_";
 
+/// Variables that have one name in every program.
+const COMMON: [&str; 2] = ["HOSTNAME", "OTEL_RESOURCE_ATTRIBUTES"];
+
 /// Looks variables up and remembers every mistake, so that one start reports them all.
 pub(crate) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
@@ -89,7 +92,7 @@ impl<'a> Reader<'a> {
 }
 
 fn full_name(name: &str) -> String {
-    if name.starts_with("TULLE_PROXY_") {
+    if name.starts_with("TULLE_PROXY_") || COMMON.contains(&name) {
         name.to_owned()
     } else {
         format!("{STOCK}{name}")
