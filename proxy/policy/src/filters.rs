@@ -6,14 +6,14 @@
 use std::{borrow::Cow, fmt::Write, num::NonZeroU32, sync::Arc};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header,
     uri::{Authority, Scheme},
 };
-use tulle_api::{grpc_route, http_route, opaque_route};
+use tulle_api::{grpc_route, http_route, opaque_route, outbound};
 use tulle_core::{Reason, Refusal};
 
 use crate::{
-    Facts, Invalid, PathMatched,
+    Backend, Facts, Invalid, PathMatched,
     invalid::{At, each, required},
     wire,
 };
@@ -29,6 +29,10 @@ pub enum Filter {
     RequestHeaders(HeaderModifier),
     /// Change the response's header.
     ResponseHeaders(HeaderModifier),
+    /// Send the request on under another host or path.
+    Rewrite(Rewrite),
+    /// Send a copy elsewhere too.
+    Mirror(Mirror),
 }
 
 /// What is answered in place of the application.
@@ -53,16 +57,18 @@ pub enum Answer {
 }
 
 /// Run the filters of a rule, or of its backend, over a request. `random` gives uniformly
-/// distributed numbers and is only asked where a filter has a ratio.
+/// distributed numbers and is only asked where a filter has a ratio. Returns what of the path
+/// as it is now counts as matched, for the filters that come after these. Mirrors are not
+/// looked at: [`mirrors`] are for whoever can send.
 ///
 /// # Errors
 /// What to answer, where a filter ends the request.
 pub fn apply_request<B>(
     filters: &[Filter],
-    matched: PathMatched,
+    mut matched: PathMatched,
     request: &mut Request<B>,
     mut random: impl FnMut() -> u64,
-) -> Result<(), Answer> {
+) -> Result<PathMatched, Answer> {
     for filter in filters {
         match filter {
             Filter::Fail(failure) => failure.apply(&mut random).map_or(Ok(()), Err)?,
@@ -72,10 +78,24 @@ pub fn apply_request<B>(
                     .map_or(Ok(()), Err)?;
             }
             Filter::RequestHeaders(modifier) => modifier.apply(request.headers_mut()),
-            Filter::ResponseHeaders(_) => {}
+            Filter::Rewrite(rewrite) => matched = rewrite.apply(request, matched)?,
+            Filter::ResponseHeaders(_) | Filter::Mirror(_) => {}
         }
     }
-    Ok(())
+    Ok(matched)
+}
+
+/// The backends that get a copy of this request. `random` is as for [`apply_request`].
+pub fn mirrors<'a>(
+    filters: &'a [Filter],
+    mut random: impl FnMut() -> u64,
+) -> impl Iterator<Item = &'a Arc<Backend>> {
+    filters.iter().filter_map(move |filter| match filter {
+        Filter::Mirror(Mirror { backend, ratio }) => {
+            its_turn(*ratio, &mut random).then_some(backend)
+        }
+        _ => None,
+    })
 }
 
 /// Run the filters of a rule, or of its backend, over the header of a response.
@@ -134,9 +154,7 @@ impl FailureInjector {
 
     /// The failure, where it is this request's turn.
     pub fn apply(&self, random: impl FnOnce() -> u64) -> Option<Answer> {
-        if let Some((numerator, denominator)) = self.ratio
-            && random() % u64::from(denominator.get()) >= u64::from(numerator)
-        {
+        if !its_turn(self.ratio, random) {
             return None;
         }
         Some(match self.status {
@@ -152,6 +170,13 @@ impl FailureInjector {
             }
         })
     }
+}
+
+/// Whether it is this request's turn; always where there is no ratio.
+fn its_turn(ratio: Option<(u32, NonZeroU32)>, random: impl FnOnce() -> u64) -> bool {
+    ratio.is_none_or(|(numerator, denominator)| {
+        random() % u64::from(denominator.get()) < u64::from(numerator)
+    })
 }
 
 fn ratio(wire: http_route::Ratio) -> Result<(u32, NonZeroU32), Invalid> {
@@ -212,7 +237,7 @@ pub struct Redirect {
     status: StatusCode,
 }
 
-/// What a redirect does to the path.
+/// What a redirect or a rewrite does to the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathModifier {
     /// Replace all of it.
@@ -232,21 +257,7 @@ impl Redirect {
     };
 
     fn new(wire: http_route::RequestRedirect) -> Result<Self, Invalid> {
-        use http_route::path_modifier::Replace;
-        let path = match wire.path {
-            None => None,
-            Some(path) => Some(match required(path.replace, "the kind of the path")? {
-                Replace::Full(path) => PathModifier::Full(absolute(path)?),
-                Replace::Prefix(path) => PathModifier::Prefix(absolute(path)?),
-            }),
-        };
-        let host = Some(wire.host).filter(|host| !host.is_empty());
-        if let Some(host) = &host {
-            let authority = host.parse::<Authority>();
-            if !authority.is_ok_and(|authority| authority.host() == host) {
-                return Err(Invalid::new(format_args!("{host:?} is no host")));
-            }
-        }
+        let host = host(&wire.host)?;
         let port = wire::port(wire.port)?;
         let status = match wire.status {
             0 => Some(StatusCode::MOVED_PERMANENTLY),
@@ -257,9 +268,9 @@ impl Redirect {
         let status = status.filter(StatusCode::is_redirection);
         Ok(Self {
             scheme: wire.scheme.map(wire::scheme).transpose()?,
-            host: host.map(Into::into),
+            host: host.map(|host| host.as_str().into()),
             port: (port != 0).then_some(port),
-            path,
+            path: wire.path.map(PathModifier::new).transpose()?,
             status: status.ok_or_else(|| {
                 Invalid::new(format_args!("{} is no status of a redirect", wire.status))
             })?,
@@ -307,25 +318,138 @@ impl Redirect {
             let _ = write!(location, ":{port}");
         }
         let path = request.uri.path();
-        match (&self.path, matched) {
-            (None, _) => location.push_str(path),
-            (Some(PathModifier::Full(full)), _) => location.push_str(full),
-            (Some(PathModifier::Prefix(prefix)), PathMatched::Prefix(length)) => {
-                let rest = path.get(length..)?;
-                if rest.starts_with('/') {
-                    location.push_str(prefix.strip_suffix('/').unwrap_or(prefix));
-                } else {
-                    location.push_str(prefix);
-                }
+        match &self.path {
+            None => location.push_str(path),
+            Some(modifier) => {
+                let (begin, rest) = modifier.parts(path, matched)?;
+                location.push_str(begin);
                 location.push_str(rest);
             }
-            (Some(PathModifier::Prefix(_)), PathMatched::Whole) => return None,
         }
         if let Some(query) = request.uri.query() {
             let _ = write!(location, "?{query}");
         }
         Some(location)
     }
+}
+
+impl PathModifier {
+    fn new(wire: http_route::PathModifier) -> Result<Self, Invalid> {
+        use http_route::path_modifier::Replace;
+        Ok(match required(wire.replace, "the kind of the path")? {
+            Replace::Full(path) => Self::Full(absolute(path)?),
+            Replace::Prefix(path) => Self::Prefix(absolute(path)?),
+        })
+    }
+
+    /// The new path in two parts: what takes the place of what was matched, and the rest. None
+    /// where the rule did not match a prefix.
+    fn parts<'a>(&'a self, path: &'a str, matched: PathMatched) -> Option<(&'a str, &'a str)> {
+        match (self, matched) {
+            (Self::Full(full), _) => Some((full, "")),
+            (Self::Prefix(prefix), PathMatched::Prefix(length)) => {
+                let rest = path.get(length..)?;
+                let begin = match rest.strip_prefix('/') {
+                    Some(_) => prefix.strip_suffix('/').unwrap_or(prefix),
+                    None => prefix,
+                };
+                Some((begin, rest))
+            }
+            (Self::Prefix(_), PathMatched::Whole) => None,
+        }
+    }
+}
+
+/// Under which host and path a request goes on; what is absent stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    host: Option<Authority>,
+    path: Option<PathModifier>,
+}
+
+impl Rewrite {
+    fn new(wire: http_route::UrlRewrite) -> Result<Self, Invalid> {
+        Ok(Self {
+            host: host(&wire.host)?,
+            path: wire.path.map(PathModifier::new).transpose()?,
+        })
+    }
+
+    /// Change the request. Returns what of its new path counts as matched.
+    ///
+    /// # Errors
+    /// Where the rule did not match the prefix that is to be replaced.
+    pub fn apply<B>(
+        &self,
+        request: &mut Request<B>,
+        matched: PathMatched,
+    ) -> Result<PathMatched, Answer> {
+        let mut now = matched;
+        let mut parts = request.uri().clone().into_parts();
+        if let Some(modifier) = &self.path {
+            let uri = request.uri();
+            let new = modifier.parts(uri.path(), matched).map(|(begin, rest)| {
+                now = match modifier {
+                    PathModifier::Full(_) => PathMatched::Whole,
+                    PathModifier::Prefix(_) => PathMatched::Prefix(begin.len()),
+                };
+                match uri.query() {
+                    Some(query) => format!("{begin}{rest}?{query}"),
+                    None => format!("{begin}{rest}"),
+                }
+            });
+            parts.path_and_query = Some(
+                new.and_then(|new| new.try_into().ok())
+                    .ok_or_else(Self::nowhere)?,
+            );
+        }
+        if let Some(host) = &self.host {
+            if parts.authority.is_some() {
+                parts.authority = Some(host.clone());
+            }
+            if parts.authority.is_none() || request.headers().contains_key(header::HOST) {
+                let value = HeaderValue::from_str(host.as_str()).map_err(|_| Self::nowhere())?;
+                request.headers_mut().insert(header::HOST, value);
+            }
+        }
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Self::nowhere())?;
+        Ok(now)
+    }
+
+    fn nowhere() -> Answer {
+        let message = "unexpected error: the rewrite leads nowhere";
+        Answer::Refuse(Refusal::new(Reason::Unexpected, message))
+    }
+}
+
+/// Who gets a copy of a share of the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where the copies go.
+    pub backend: Arc<Backend>,
+    /// Of how many of how many; of all where absent.
+    ratio: Option<(u32, NonZeroU32)>,
+}
+
+impl Mirror {
+    fn new(wire: outbound::RequestMirror) -> Result<Self, Invalid> {
+        Ok(Self {
+            backend: Backend::new(required(wire.backend, "backend")?)?,
+            ratio: wire.ratio.map(ratio).transpose()?,
+        })
+    }
+}
+
+/// A host without a port; none where the text is empty.
+fn host(text: &str) -> Result<Option<Authority>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse::<Authority>()
+        .ok()
+        .filter(|authority| authority.host() == text)
+        .map(Some)
+        .ok_or_else(|| Invalid::new(format_args!("{text:?} is no host")))
 }
 
 fn absolute(path: String) -> Result<Box<str>, Invalid> {
@@ -401,8 +525,8 @@ impl Filter {
             Kind::FailureInjector(failure) => Self::Fail(FailureInjector::http(&failure)?),
             Kind::RequestHeaderModifier(headers) => Self::request_headers(headers)?,
             Kind::Redirect(redirect) => Self::Redirect(Redirect::new(redirect).at("redirect")?),
-            Kind::UrlRewrite(_) => return Err(Invalid::new("a rewrite of the URL")),
-            Kind::RequestMirror(_) => return Err(Invalid::new("a mirror")),
+            Kind::UrlRewrite(rewrite) => Self::Rewrite(Rewrite::new(rewrite).at("url_rewrite")?),
+            Kind::RequestMirror(mirror) => Self::Mirror(Mirror::new(mirror).at("request_mirror")?),
             Kind::ResponseHeaderModifier(headers) => Self::ResponseHeaders(
                 HeaderModifier::new(headers.add, headers.set, headers.remove)?,
             ),
@@ -414,8 +538,10 @@ impl Filter {
         tulle_api::outbound::grpc_route::filter::Kind, {
             Kind::FailureInjector(failure) => Self::Fail(FailureInjector::grpc(&failure)?),
             Kind::RequestHeaderModifier(headers) => Self::request_headers(headers)?,
-            Kind::ResponseHeaderModifier(_) => return Err(Invalid::new("response headers")),
-            Kind::RequestMirror(_) => return Err(Invalid::new("a mirror")),
+            Kind::ResponseHeaderModifier(headers) => Self::ResponseHeaders(
+                HeaderModifier::new(headers.add, headers.set, headers.remove)?,
+            ),
+            Kind::RequestMirror(mirror) => Self::Mirror(Mirror::new(mirror).at("request_mirror")?),
         }
     }
 

@@ -69,10 +69,13 @@ fn http(
             let request_timeout = rule.request_timeout;
             let value = Rule {
                 meta: meta.clone(),
+                mirrors: has_mirror(&filters, &distribution),
                 filters,
                 distribution,
-                timeouts: timeouts(rule.timeouts, request_timeout).at("timeouts")?,
+                timeouts: timeouts(rule.timeouts, request_timeout, rule.backend_request_timeout)
+                    .at("timeouts")?,
                 retry: rule.retry.map(http_retry).transpose().at("retry")?,
+                default_retry: !rule.no_default_retry,
                 allow_l5d_request_headers: rule.allow_l5d_request_headers,
             };
             Ok(Candidate { matches, value })
@@ -97,12 +100,17 @@ fn grpc(
         entry(&meta, route.hosts, route.rules, |rule| {
             #[expect(deprecated, reason = "older control planes set it")]
             let request_timeout = rule.request_timeout;
+            let filters = each("filters", rule.filters, Filter::outbound_grpc)?;
+            let distribution = grpc_distribution(rule.backends).at("backends")?;
             let value = Rule {
                 meta: meta.clone(),
-                filters: each("filters", rule.filters, Filter::outbound_grpc)?,
-                distribution: grpc_distribution(rule.backends).at("backends")?,
-                timeouts: timeouts(rule.timeouts, request_timeout).at("timeouts")?,
+                mirrors: has_mirror(&filters, &distribution),
+                filters,
+                distribution,
+                timeouts: timeouts(rule.timeouts, request_timeout, rule.backend_request_timeout)
+                    .at("timeouts")?,
                 retry: rule.retry.map(grpc_retry).transpose().at("retry")?,
+                default_retry: !rule.no_default_retry,
                 allow_l5d_request_headers: rule.allow_l5d_request_headers,
             };
             Ok(Candidate {
@@ -171,21 +179,29 @@ fn tls(routes: Vec<outbound::TlsRoute>) -> Result<TlsRoutes, Invalid> {
     Ok(TlsRoutes(routes))
 }
 
+fn has_mirror(filters: &[Filter], distribution: &Distribution<Filter>) -> bool {
+    let of_backends = distribution.backends().flat_map(|backend| &backend.filters);
+    filters
+        .iter()
+        .chain(of_backends)
+        .any(|filter| matches!(filter, Filter::Mirror(_)))
+}
+
 fn timeouts(
     wire: Option<http_route::Timeouts>,
     request: Option<prost_types::Duration>,
+    backend_request: Option<prost_types::Duration>,
 ) -> Result<Timeouts, Invalid> {
-    match wire {
-        Some(wire) => Ok(Timeouts {
-            response: wire::timeout(wire.response, "response")?,
-            request: wire::timeout(wire.request, "request")?,
-            idle: wire::timeout(wire.idle, "idle")?,
-        }),
-        None => Ok(Timeouts {
-            request: wire::timeout(request, "request")?,
-            ..Timeouts::default()
-        }),
-    }
+    let wire = wire.unwrap_or(http_route::Timeouts {
+        request,
+        ..http_route::Timeouts::default()
+    });
+    Ok(Timeouts {
+        response: wire::timeout(wire.response, "response")?,
+        request: wire::timeout(wire.request, "request")?,
+        idle: wire::timeout(wire.idle, "idle")?,
+        backend_request: wire::timeout(backend_request, "backend_request_timeout")?,
+    })
 }
 
 fn http_retry(wire: outbound::http_route::Retry) -> Result<Retry, Invalid> {

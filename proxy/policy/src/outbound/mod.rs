@@ -64,6 +64,18 @@ impl Protocol {
             _ => None,
         }
     }
+
+    /// When an endpoint is left out for how it answers requests. Where the protocol is detected,
+    /// both versions are of one service and say the same.
+    #[must_use]
+    pub fn failure_accrual(&self) -> Option<FailureAccrual> {
+        match self {
+            Self::Detect { http1, http2, .. } => http1.failure_accrual.or(http2.failure_accrual),
+            Self::Http1(routes) | Self::Http2(routes) => routes.failure_accrual,
+            Self::Grpc(routes) => routes.failure_accrual,
+            Self::Opaque(_) | Self::Tls(_) | Self::Invalid(_) => None,
+        }
+    }
 }
 
 /// The routes of HTTP.
@@ -108,6 +120,20 @@ pub struct Rule {
     pub default_retry: bool,
     /// Whether the application may set time-outs and retries by `l5d-` headers.
     pub allow_l5d_request_headers: bool,
+    /// Whether a filter, its own or a backend's, is a mirror.
+    pub mirrors: bool,
+}
+
+impl Rule {
+    /// Whether a request is sent once and takes as long as it takes, as far as the rule says:
+    /// most are, and pay for nothing else.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.retry.is_none()
+            && self.timeouts.are_none()
+            && !self.allow_l5d_request_headers
+            && !self.mirrors
+    }
 }
 
 /// What becomes of a connection that a rule matches.
@@ -132,6 +158,17 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// One try, from its start to the end of its response.
     pub backend_request: Option<Duration>,
+}
+
+impl Timeouts {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub const fn are_none(&self) -> bool {
+        self.response.is_none()
+            && self.request.is_none()
+            && self.idle.is_none()
+            && self.backend_request.is_none()
+    }
 }
 
 /// When and how often a request is tried again.
@@ -197,6 +234,7 @@ impl HttpRoutes {
             retry: None,
             default_retry: true,
             allow_l5d_request_headers: false,
+            mirrors: false,
         };
         let table = Table::new(Box::new([Entry {
             meta: rule.meta.clone(),
