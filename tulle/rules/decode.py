@@ -5,14 +5,16 @@ folder is not what anybody wrote. Remarks (warnings and notes) never stop anythi
 are named among them and skipped, so that a folder made for a cluster can be tried as it is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tulle.model.errors import ManifestError
 from tulle.model.objects import JsonValue, Position, Problem
+from tulle.rules.admission import findings
 from tulle.rules.kinds import KINDS, Object
-from tulle.rules.positions import MAX_BYTES, Node, node_of, read
+from tulle.rules.outside import outside
+from tulle.rules.positions import MAX_BYTES, Node, node_of, place_of, read
 from tulle.rules.references import Document, check
 from tulle.rules.schema import Fields, Report, did_you_mean, opened, shown
 
@@ -38,8 +40,11 @@ class Decoded:
         return self.objects
 
 
-def decode_paths(paths: Iterable[Path]) -> Decoded:
-    """Decode files, and the manifests that lie directly in folders, as `kubectl apply -f` takes them."""
+def decode_paths(paths: Iterable[Path], *, whole: bool = True) -> Decoded:
+    """Decode files, and the manifests that lie directly in folders, as `kubectl apply -f` takes them.
+
+    `whole` says that there is nothing else, so that every name has to be the name of something here.
+    """
     texts: list[tuple[str, str]] = []
     problems: list[Problem] = []
     for path in paths:
@@ -47,7 +52,7 @@ def decode_paths(paths: Iterable[Path]) -> Decoded:
             text = text_of(file, problems)
             if text is not None:
                 texts.append((str(file), text))
-    return decode(texts, problems)
+    return decode(texts, problems, whole=whole)
 
 
 def manifests_in(path: Path, problems: list[Problem]) -> list[Path]:
@@ -74,7 +79,9 @@ def text_of(file: Path, problems: list[Problem]) -> str | None:
     return None
 
 
-def decode(texts: Iterable[tuple[str, str]], problems: Iterable[Problem] = ()) -> Decoded:
+def decode(
+    texts: Iterable[tuple[str, str]], problems: Iterable[Problem] = (), *, whole: bool = True
+) -> Decoded:
     """Decode texts, each with the name of its file; `problems` are those of reading the files."""
     found = list(problems)
     documents: list[Document] = []
@@ -89,7 +96,8 @@ def decode(texts: Iterable[tuple[str, str]], problems: Iterable[Problem] = ()) -
             lost += items.count(None)
     if not lost:
         # With an object lost, every name that leads to it would be called a mistake too.
-        found.extend(check(documents))
+        found.extend(check(documents, whole=whole))
+        found.extend(outside(documents))
     found.sort(key=lambda problem: problem.position)
     return Decoded(
         objects=tuple(document.object for document in documents),
@@ -122,8 +130,18 @@ def documents_of(node: Node, problems: list[Problem]) -> list[Document | None]:
         return [document for item in items.value for document in documents_of(item, problems)]
     document = None if report.problems else document_of(fields, kind, version)
     problems.extend(report.problems)
+    if document is not None:
+        problems.extend(admitted(document, report.problems))
     lost = document is None and any(problem.severity == "error" for problem in report.problems)
     return [document] if document is not None or lost else []
+
+
+def admitted(document: Document, problems: list[Problem]) -> Iterator[Problem]:
+    """Yield what the rules of admission say, except about fields that could not be read."""
+    unread = [problem.field for problem in problems if problem.severity == "error"]
+    for finding in findings(document.object):
+        if not any(finding.path.startswith(path) or path.startswith(finding.path) for path in unread):
+            yield Problem(place_of(document.node, finding.path), finding.path, finding.text, finding.severity)
 
 
 def document_of(fields: Fields, name: str, version: str) -> Document | None:
@@ -138,4 +156,4 @@ def document_of(fields: Fields, name: str, version: str) -> Document | None:
         fields.wrong("apiVersion", f"expected {expected} for {name}, found {shown(version)}")
         return None
     decoded = opened(fields, kind.decode)
-    return Document(decoded, tuple(fields.report.references)) if decoded.meta.name else None
+    return Document(decoded, tuple(fields.report.references), fields.node) if decoded.meta.name else None

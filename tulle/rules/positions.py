@@ -83,6 +83,24 @@ def node_of(value: JsonValue, position: Position) -> Node:
     raise TypeError(f"{type(value).__name__} is nothing that JSON has")
 
 
+STEP = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
+
+
+def place_of(node: Node, path: str) -> Position:
+    """Return where a field is (`spec.rules[0].name`), or as much of the way to it as there is."""
+    position = node.position
+    for match in STEP.finditer(path):
+        step = match[1] if match[1] is not None else match[2]
+        if isinstance(node.value, dict) and step in node.value:
+            position, node = node.value[step].position, node.value[step].node
+        elif isinstance(node.value, list) and step.isdecimal() and int(step) < len(node.value):
+            node = node.value[int(step)]
+            position = node.position
+        else:
+            break
+    return position
+
+
 class Mark(Protocol):
     """A parser's place: characters from the beginning. Its own lines end where no editor's do (U+0085, U+2028)."""
 

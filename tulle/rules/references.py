@@ -16,26 +16,32 @@ from tulle.model.objects import (
     Secret,
     Service,
     ServiceAccount,
+    Severity,
 )
 from tulle.model.workload import Container, Deployment, Job, Pod, PodSpec, StatefulSet
 from tulle.rules.kinds import Object
+from tulle.rules.positions import Node
 from tulle.rules.schema import Reference, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An object with the names that it relies on."""
+    """An object with the names that it relies on, and its text."""
 
     object: Object
     references: tuple[Reference, ...]
+    node: Node
 
 
-def check(documents: Iterable[Document]) -> Iterator[Problem]:
-    """Yield what is wrong between objects that are each right by themselves."""
+def check(documents: Iterable[Document], *, whole: bool = True) -> Iterator[Problem]:
+    """Yield what is wrong between objects that are each right by themselves.
+
+    `whole` says that there is nothing else: a name that leads nowhere leads nowhere for ever.
+    """
     everything = list(documents)
     objects = [document.object for document in everything]
     yield from duplicates(objects)
-    yield from dangling(everything)
+    yield from dangling(everything, "error" if whole else "warning")
     for item in objects:
         if isinstance(item, Service):
             yield from without_pods(item, objects)
@@ -60,7 +66,7 @@ def duplicates(objects: list[Object]) -> Iterator[Problem]:
         seen.setdefault(key, item.source)
 
 
-def dangling(documents: list[Document]) -> Iterator[Problem]:
+def dangling(documents: list[Document], severity: Severity) -> Iterator[Problem]:
     """Yield references to objects and keys that are not there."""
     known: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
     for document in documents:
@@ -78,13 +84,13 @@ def dangling(documents: list[Document]) -> Iterator[Problem]:
                 text = (
                     f'expected a {reference.kind} of namespace {space}; "{reference.name}" is not there{hint}'
                 )
-                yield Problem(reference.position, reference.path, text)
+                yield Problem(reference.position, reference.path, text, severity)
                 continue
             for key in reference.keys:
                 if key not in names[reference.name]:
                     hint = did_you_mean(key, names[reference.name])
                     text = f'expected a key of {reference.kind} {reference.name}; "{key}" is not there{hint}'
-                    yield Problem(reference.position, reference.path, text)
+                    yield Problem(reference.position, reference.path, text, severity)
 
 
 def keys_of(item: ConfigMap | Secret | PersistentVolumeClaim | ServiceAccount) -> frozenset[str]:

@@ -1,0 +1,154 @@
+"""Names of objects that are not in the input, and Servers of which one hides another.
+
+These are warnings: the rest of an application may come from another folder, or be in the cluster already. What it
+means that an object is missing is the status' to say, once everything is there.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from tulle.model.authorization import (
+    GATEWAY_GROUP,
+    POLICY_GROUP,
+    AuthorizationPolicy,
+    MeshTLSAuthentication,
+    RateLimitPolicy,
+    Ref,
+    Server,
+    ServerAuthorization,
+)
+from tulle.model.objects import Problem
+from tulle.model.policies import age, backend_name, parent_name, profiled
+from tulle.model.profile import ServiceProfile
+from tulle.model.route import Mirror, Route
+from tulle.model.service import ObjectName
+from tulle.model.workload import PodSpec
+from tulle.rules.kinds import Object
+from tulle.rules.positions import place_of
+from tulle.rules.references import Document, containers, pods_of
+from tulle.rules.schema import did_you_mean
+
+Named = tuple[str, str, ObjectName]
+"""Group, kind and name."""
+
+GROUPS = (POLICY_GROUP, GATEWAY_GROUP)
+
+
+def outside(documents: Iterable[Document]) -> Iterator[Problem]:
+    """Yield a warning for each name of an object that is not here, and for each Server that has no say."""
+    everything = list(documents)
+    known = {named(document.object) for document in everything}
+    for document in everything:
+        for path, wanted in names(document.object):
+            group, kind, name = wanted
+            if wanted in known or (kind == "ServiceAccount" and name.name == "default"):
+                continue
+            beside = [
+                other.name
+                for a, b, other in known
+                if (a, b, other.namespace) == (group, kind, name.namespace)
+            ]
+            where = "" if kind == "Namespace" else f" in namespace {name.namespace}"
+            text = f'there is no {kind} "{name.name}"{where} here{did_you_mean(name.name, beside)}'
+            yield Problem(place_of(document.node, path), path, text, "warning")
+    yield from hidden(everything)
+
+
+def named(item: Object) -> Named:
+    """Return what an object is called by others."""
+    group, slash, _ = str(item.raw.get("apiVersion", "")).rpartition("/")
+    kind = str(item.raw.get("kind", ""))
+    return group if slash and group in GROUPS else "", kind, ObjectName(item.meta.namespace, item.meta.name)
+
+
+def names(item: Object) -> Iterator[tuple[str, Named]]:
+    """Yield each name that an object gives to another one, with the path at which it is written."""
+    space = item.meta.namespace
+    match item:
+        case AuthorizationPolicy():
+            yield "spec.targetRef.name", of_ref(item.target, space)
+            for number, ref in enumerate(item.required):
+                yield f"spec.requiredAuthenticationRefs[{number}].name", of_ref(ref, space)
+        case MeshTLSAuthentication():
+            for number, ref in enumerate(item.refs):
+                yield f"spec.identityRefs[{number}].name", of_ref(ref, space)
+        case ServerAuthorization():
+            if item.server:
+                yield "spec.server.name", (POLICY_GROUP, "Server", ObjectName(space, item.server))
+            for number, account in enumerate(item.service_accounts):
+                path = f"spec.client.meshTLS.serviceAccounts[{number}].name"
+                yield path, ("", "ServiceAccount", account)
+        case RateLimitPolicy():
+            yield "spec.targetRef.name", of_ref(item.target, space)
+            for number, override in enumerate(item.overrides):
+                for index, client in enumerate(override.clients):
+                    yield f"spec.overrides[{number}].clientRefs[{index}].name", of_ref(client, space)
+        case Route():
+            yield from names_in_route(item)
+        case ServiceProfile():
+            service = profiled(item)
+            if service:
+                yield "metadata.name", ("", "Service", service)
+
+
+def of_ref(ref: Ref, space: str) -> Named:
+    """Return what a reference names."""
+    return (
+        ref.group,
+        ref.kind,
+        ObjectName("" if ref.kind == "Namespace" else ref.namespace or space, ref.name),
+    )
+
+
+def names_in_route(item: Route) -> Iterator[tuple[str, Named]]:
+    """Yield parents and backends; a parent of another mesh or gateway is none of ours."""
+    ours = (("", "Service"), (POLICY_GROUP, "Server"), (POLICY_GROUP, "EgressNetwork"))
+    for number, parent in enumerate(item.parents):
+        if (parent.group, parent.kind) in ours:
+            yield f"spec.parentRefs[{number}].name", (parent.group, parent.kind, parent_name(item, parent))
+    for number, rule in enumerate(item.rules):
+        path = f"spec.rules[{number}]"
+        backends = [(f"{path}.backendRefs[{index}].name", each) for index, each in enumerate(rule.backends)]
+        backends += [
+            (f"{path}.filters[{index}].requestMirror.backendRef.name", each.backend)
+            for index, each in enumerate(rule.filters)
+            if isinstance(each, Mirror)
+        ]
+        for where, backend in backends:
+            # Without a namespace it is each parent's, and all of them usually are in one.
+            name = backend_name(item, item.parents[0], backend) if item.parents else None
+            if name and (backend.ref.group, backend.ref.kind) in ours:
+                yield where, (backend.ref.group, backend.ref.kind, name)
+
+
+def hidden(documents: list[Document]) -> Iterator[Problem]:
+    """Yield Servers that select a port that an older one, or the first by name, owns."""
+    objects = [document.object for document in documents]
+    servers = sorted(
+        ((item, document) for document in documents if isinstance(item := document.object, Server)),
+        key=lambda pair: age(pair[0]),
+    )
+    for number, (server, document) in enumerate(servers):
+        for other, _ in servers[:number]:
+            if other.meta.namespace == server.meta.namespace and overlap(server, other, objects):
+                text = f'Server "{other.meta.name}" of {other.source} selects this port too, and comes first'
+                yield Problem(place_of(document.node, "spec.port"), "spec.port", text, "warning")
+                break
+
+
+def overlap(one: Server, other: Server, objects: list[Object]) -> bool:
+    """Say whether two Servers select the same port of the same pod."""
+    return any(
+        one.pods is not None
+        and other.pods is not None
+        and one.pods.matches(labels)
+        and other.pods.matches(labels)
+        and bool(numbers(one.port, spec) & numbers(other.port, spec))
+        for labels, spec in pods_of(objects, one.meta.namespace)
+    )
+
+
+def numbers(port: int | str, spec: PodSpec) -> set[int]:
+    """Return the numbers that a port stands for on a pod."""
+    if isinstance(port, int):
+        return {port}
+    return {of.port for container in containers(spec) for of in container.ports if of.name == port}
