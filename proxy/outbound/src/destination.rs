@@ -2,20 +2,27 @@
 //! requests. A new policy replaces it between two requests; balancers that stay the same
 //! are kept.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{OnceCell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::timeout;
 use tulle_core::{Reason, Refusal};
 use tulle_discovery::{OutboundState, View};
 use tulle_policy::{
-    Backend, Distribution, Meta, RouteBackend,
+    Backend, Distribution, FailureAccrual, Meta, RouteBackend,
     outbound::{ClientPolicy, Protocol},
 };
 use tulle_telemetry::StatusMetrics;
 
 use crate::{
     Shard,
-    balancer::Balancer,
+    balancer::{Balancer, Traffic, Use},
+    connections::{ProtocolConnections, RouteConnections},
     labels::{BACKEND_GRPC, BACKEND_HTTP, ROUTE_GRPC, ROUTE_HTTP, meta_labels},
 };
 
@@ -38,14 +45,25 @@ struct Current {
 pub(crate) struct Compiled {
     pub(crate) policy: Arc<ClientPolicy>,
     shard: Rc<Shard>,
+    /// When endpoints are left out for how they answer requests.
+    accrual: Option<FailureAccrual>,
     /// By the backend's place in memory, which the policy keeps in place.
-    backends: RefCell<Vec<(*const Backend, Resolved)>>,
+    backends: RefCell<Vec<((*const Backend, Traffic), Resolved)>>,
+    protocol: OnceCell<ProtocolConnections>,
+    /// By the route's place, of connections that are not HTTP.
+    connections: RefCell<Vec<(ConnectionsKey, Rc<RouteConnections>)>>,
     /// By the places of route and backend.
     metrics: RefCell<Vec<(MetricsKey, Rc<RouteMetrics>)>>,
 }
 
 /// Absent where the backend names something that does not exist.
 type Resolved = Option<Rc<Balancer>>;
+
+/// A route and the name that its clients asked for.
+type ConnectionsKey = (*const Meta, Option<Box<str>>);
+
+/// Names that a destination's clients may ask for before the handles are made anew.
+const MAX_CONNECTION_KEYS: usize = 256;
 
 type MetricsKey = (*const Meta, *const Backend, bool);
 
@@ -100,9 +118,12 @@ impl Destination {
         }
         let compiled = match &*self.view.get() {
             OutboundState::Known(policy) => Ok(Rc::new(Compiled {
+                accrual: policy.protocol.failure_accrual(),
                 policy: policy.clone(),
                 shard: self.shard.clone(),
                 backends: RefCell::default(),
+                protocol: OnceCell::new(),
+                connections: RefCell::default(),
                 metrics: RefCell::default(),
             })),
             OutboundState::Refused(refusal) => Err(refusal.clone()),
@@ -145,8 +166,8 @@ impl Compiled {
         !matches!(self.policy.protocol, Protocol::Opaque(_) | Protocol::Tls(_))
     }
 
-    /// Choose among the backends of a rule: the first that does not fail fast, or one by
-    /// weight among those that do not.
+    /// Choose among the backends of a rule for requests: the first that does not fail fast,
+    /// or one by weight among those that do not.
     ///
     /// # Errors
     /// Where the rule has no backend, or the chosen one cannot be resolved.
@@ -154,34 +175,88 @@ impl Compiled {
         &self,
         distribution: &'a Distribution<F>,
     ) -> Result<(&'a RouteBackend<F>, Rc<Balancer>), Refusal> {
+        self.backend_for(Traffic::Http, distribution)
+    }
+
+    /// [`Self::backend`] for any traffic.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn backend_for<'a, F>(
+        &self,
+        traffic: Traffic,
+        distribution: &'a Distribution<F>,
+    ) -> Result<(&'a RouteBackend<F>, Rc<Balancer>), Refusal> {
         let random = self.shard.random();
         let chosen = distribution
-            .pick(random, |candidate| self.available(&candidate.backend))
+            .pick(random, |candidate| {
+                self.available(&candidate.backend, traffic)
+            })
             // All fail fast: the one that is chosen says so.
             .or_else(|| distribution.pick(random, |_| true))
             .ok_or_else(|| Refusal::new(Reason::BackendInvalid, "the route has no backend"))?;
-        let balancer = self.balancer(&chosen.backend).ok_or_else(|| {
+        let balancer = self.balancer(&chosen.backend, traffic).ok_or_else(|| {
             Refusal::new(Reason::BackendInvalid, "the route's backend does not exist")
         })?;
         Ok((chosen, balancer))
     }
 
     /// A backend that cannot be resolved is available: it fails for its share.
-    fn available(&self, backend: &Arc<Backend>) -> bool {
-        self.balancer(backend)
+    fn available(&self, backend: &Arc<Backend>, traffic: Traffic) -> bool {
+        self.balancer(backend, traffic)
             .is_none_or(|balancer| !balancer.failing())
     }
 
-    fn balancer(&self, backend: &Arc<Backend>) -> Option<Rc<Balancer>> {
-        let place = Arc::as_ptr(backend);
+    fn balancer(&self, backend: &Arc<Backend>, traffic: Traffic) -> Option<Rc<Balancer>> {
+        let place = (Arc::as_ptr(backend), traffic);
         if let Some((_, known)) = self.backends.borrow().iter().find(|(at, _)| *at == place) {
             return known.clone();
         }
         let labels = meta_labels("parent", &self.policy.meta);
         let labels = labels.and(&meta_labels("backend", &backend.meta));
-        let balancer = self.shard.balancer(backend, &labels);
+        let used = Use {
+            traffic,
+            accrual: self.accrual.filter(|_| traffic == Traffic::Http),
+        };
+        let balancer = self.shard.balancer(backend, used, &labels);
         self.backends.borrow_mut().push((place, balancer.clone()));
         balancer
+    }
+
+    /// The numbers of connections to the destination.
+    pub(crate) fn protocol_connections(&self) -> &ProtocolConnections {
+        self.protocol.get_or_init(|| {
+            let parent = meta_labels("parent", &self.policy.meta);
+            ProtocolConnections::new(&self.shard.registry, parent, &self.policy.protocol)
+        })
+    }
+
+    /// The numbers of a route's connections.
+    pub(crate) fn connections(
+        &self,
+        traffic: Traffic,
+        route: &Arc<Meta>,
+        target: SocketAddr,
+        sni: Option<&str>,
+    ) -> Rc<RouteConnections> {
+        let place = Arc::as_ptr(route);
+        let mut all = self.connections.borrow_mut();
+        let known = all
+            .iter()
+            .find(|((at, name), _)| *at == place && name.as_deref() == sni);
+        if let Some((_, known)) = known {
+            return known.clone();
+        }
+        if all.len() >= MAX_CONNECTION_KEYS {
+            all.clear();
+        }
+        let parent = meta_labels("parent", &self.policy.meta);
+        let registry = &self.shard.registry;
+        let connections = Rc::new(RouteConnections::new(
+            registry, &parent, traffic, route, target, sni,
+        ));
+        all.push(((place, sni.map(Into::into)), connections.clone()));
+        connections
     }
 
     /// The handles of a route to a backend.

@@ -15,11 +15,7 @@ use tulle_policy::{
 };
 use tulle_telemetry::{Ended, NO_STATUS, ResponseFacts};
 
-use crate::{
-    Shard,
-    destination::Destination,
-    observe::{Attempt, Following},
-};
+use crate::{Shard, destination::Destination, node::Attempt, observe::Following};
 
 /// How often a request that was not processed is given to another connection after one was
 /// lost. Endpoints that cannot be connected to are bounded by the fail-fast time instead.
@@ -88,16 +84,17 @@ impl HttpService {
             let node = balancer.choose(queue).await.inspect_err(failed)?;
             let attempt = Attempt::start(node);
             let sent = Instant::now();
-            let node = &attempt.0;
+            let node = &attempt.node;
             match node.http.send(request, interim.clone()).await {
                 Ok(mut response) => {
-                    node.gate.succeeded();
+                    let facts = ResponseFacts::of(&response);
+                    attempt.answered(&response, &facts);
                     apply_response(&chosen.filters, response.headers_mut());
                     apply_response(&route.filters, response.headers_mut());
                     let following = Rc::new(Following {
                         arrived,
                         sent,
-                        facts: ResponseFacts::of(&response),
+                        facts,
                         attempt,
                         metrics,
                         first_data: Cell::new(None),
@@ -120,6 +117,7 @@ impl HttpService {
                         request = *unsent;
                     }
                     None => {
+                        attempt.lost();
                         let ended = unanswered(&error.refusal);
                         failed(&error.refusal);
                         metrics.backend.end(ended, sent.elapsed());

@@ -5,10 +5,13 @@
 //! connections as a whole. Nothing here knows the inbound half.
 
 mod balancer;
+mod connections;
 mod connector;
 mod destination;
 mod http;
+mod judge;
 mod labels;
+mod node;
 mod observe;
 mod serve;
 mod shard;

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tulle_http::{End, Observer};
 use tulle_telemetry::{ResponseFacts, Slot};
 
-use crate::{balancer::Node, destination::RouteMetrics};
+use crate::{destination::RouteMetrics, node::Attempt};
 
 /// Follows a response to its end.
 pub(crate) struct Following {
@@ -23,7 +23,8 @@ impl Following {
     fn first(&self, now: Instant) -> Instant {
         self.first_data.get().unwrap_or_else(|| {
             self.first_data.set(Some(now));
-            self.attempt.0.load.observe(now - self.sent, now);
+            self.attempt.node.load.observe(now - self.sent, now);
+            self.attempt.spoke();
             now
         })
     }
@@ -40,7 +41,8 @@ impl Observer for Following {
         let now = Instant::now();
         let first = self.first(now);
         let ended = self.facts.end(&end);
-        self.attempt.0.requests.end(ended, first - self.arrived);
+        self.attempt.ended(ended, &end);
+        self.attempt.node.requests.end(ended, first - self.arrived);
         self.metrics.route.end(ended, now - self.arrived);
         self.metrics.backend.end(ended, now - self.sent);
     }

@@ -31,9 +31,15 @@ pub(crate) async fn serve(
         // What the client speaks is not known, so it can be told nothing.
         return Err(refusal);
     }
+    let target = destination.target;
+    let connections = compiled.protocol_connections();
+    connections.accepted();
     match &compiled.policy.protocol {
-        Protocol::Opaque(_) | Protocol::Tls(_) => {
-            return Box::pin(tcp::forward(shard, &compiled, client)).await;
+        Protocol::Opaque(_) => {
+            return Box::pin(tcp::forward(shard, &compiled, target, client, None)).await;
+        }
+        Protocol::Tls(_) => {
+            return Box::pin(tcp::forward_tls(shard, &compiled, target, client)).await;
         }
         Protocol::Http2(_) | Protocol::Grpc(_) => {
             Box::pin(serve_http2(shard, destination, client)).await;
@@ -41,19 +47,22 @@ pub(crate) async fn serve(
         }
         Protocol::Http1(_) | Protocol::Invalid(_) => {}
         Protocol::Detect { .. } => {
+            let begun = Instant::now();
             let detecting = Box::pin(detect(shard, destination, &compiled, &mut client));
-            match detecting.await? {
+            let spoken = detecting.await;
+            connections.detected(result_label(&spoken), begun.elapsed());
+            match spoken? {
                 Spoken::Client(Detected::Http2) => {
                     Box::pin(serve_http2(shard, destination, client)).await;
                     return Ok(());
                 }
                 Spoken::Client(Detected::Http1) => {}
                 Spoken::Client(_) => {
-                    return Box::pin(tcp::forward(shard, &compiled, client)).await;
+                    return Box::pin(tcp::forward(shard, &compiled, target, client, None)).await;
                 }
                 Spoken::Server(leg) => {
-                    Box::pin(tcp::copy(shard, client, *leg)).await;
-                    return Ok(());
+                    let leg = Some(*leg);
+                    return Box::pin(tcp::forward(shard, &compiled, target, client, leg)).await;
                 }
                 Spoken::Nobody => return Ok(()),
             }
@@ -83,6 +92,17 @@ enum Spoken {
     /// The server speaks first, or nobody spoke for the whole time: bytes go over this leg.
     Server(Box<tcp::Leg>),
     Nobody,
+}
+
+/// The stock proxy's words for what was found.
+const fn result_label(spoken: &Result<Spoken, Refusal>) -> &'static str {
+    match spoken {
+        Ok(Spoken::Client(Detected::Http1)) => "http/1",
+        Ok(Spoken::Client(Detected::Http2)) => "http/2",
+        Ok(Spoken::Client(_)) => "not_http",
+        Ok(Spoken::Server(_)) => "read_timeout",
+        Ok(Spoken::Nobody) | Err(_) => "error",
+    }
 }
 
 async fn detect(

@@ -22,8 +22,9 @@ use tulle_tls::Store;
 use tulle_transport::ServerFirst;
 
 use crate::{
-    balancer::{Balancer, Node},
+    balancer::{Balancer, Use},
     destination::Destination,
+    node::Node,
 };
 
 /// Destinations of which a shard keeps routes and connections.
@@ -61,7 +62,7 @@ pub struct Shard {
     pub(crate) http2: Http2Options,
     random: RefCell<SmallRng>,
     destinations: RefCell<HashMap<SocketAddr, Rc<Destination>, RandomState>>,
-    balancers: RefCell<HashMap<Arc<Backend>, Weak<Balancer>, RandomState>>,
+    balancers: RefCell<HashMap<Arc<Backend>, Vec<(Use, Weak<Balancer>)>, RandomState>>,
     accepted: RefCell<HashMap<SocketAddr, Rc<ConnectionMetrics>, RandomState>>,
     labels: Labels,
 }
@@ -100,7 +101,7 @@ impl Shard {
 
     /// Do not use an endpoint for a while after it could not be reached.
     pub(crate) fn put_aside(&self, node: &Node, refusal: &Refusal) {
-        let until = node.gate.failed(self.random(), Instant::now());
+        let until = node.missed(self.random(), Instant::now());
         let wait = until.saturating_duration_since(Instant::now());
         tracing::debug!(endpoint = %node.endpoint.addr, ?wait, %refusal, "endpoint put aside");
     }
@@ -129,27 +130,37 @@ impl Shard {
         destination
     }
 
-    /// The balancer of a backend. Backends that compare equal share one, so that a policy
-    /// that changes elsewhere costs no connection.
+    /// The balancer of a backend for a use of it. Those that compare equal share one, so that
+    /// a policy that changes elsewhere costs no connection.
     pub(crate) fn balancer(
         self: &Rc<Self>,
         backend: &Arc<Backend>,
+        used: Use,
         labels: &Labels,
     ) -> Option<Rc<Balancer>> {
-        let known = self.balancers.borrow().get(backend).and_then(Weak::upgrade);
+        let known = self.balancers.borrow().get(backend).and_then(|all| {
+            let same = all.iter().find(|(of, _)| *of == used);
+            same.and_then(|(_, balancer)| balancer.upgrade())
+        });
         if known.is_some() {
             return known;
         }
         let balancer = Rc::new(match &backend.kind {
             BackendKind::Forward(endpoint) => {
-                Balancer::fixed(self, &Arc::new(endpoint.clone()), labels)
+                Balancer::fixed(self, &Arc::new(endpoint.clone()), used, labels)
             }
-            BackendKind::Balance { path, ewma } => Balancer::watched(self, path, *ewma, labels),
+            BackendKind::Balance { path, ewma } => {
+                Balancer::watched(self, path, *ewma, used, labels)
+            }
             BackendKind::Fail => return None,
         });
         let mut balancers = self.balancers.borrow_mut();
-        balancers.retain(|_, balancer| balancer.strong_count() > 0);
-        balancers.insert(backend.clone(), Rc::downgrade(&balancer));
+        balancers.retain(|_, all| {
+            all.retain(|(_, balancer)| balancer.strong_count() > 0);
+            !all.is_empty()
+        });
+        let all = balancers.entry(backend.clone()).or_default();
+        all.push((used, Rc::downgrade(&balancer)));
         Some(balancer)
     }
 

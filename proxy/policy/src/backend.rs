@@ -266,6 +266,9 @@ pub enum FailureAccrual {
         max_consecutive_failures: u32,
         /// How long it stays out.
         backoff: Backoff,
+        /// Whether a server that names a time to come back is left alone until then, within the
+        /// longest back-off.
+        respect_retry_after: bool,
     },
 }
 
@@ -289,12 +292,14 @@ impl FailureAccrual {
                 if wire.min_requests > 1_000_000 {
                     return Err(Invalid::new("min_requests is at most 1,000,000"));
                 }
+                let backoff = required(wire.backoff, "backoff")?;
                 Ok(Self::Unified {
                     success_rate_threshold: threshold,
                     decay,
                     min_requests: wire.min_requests,
                     max_consecutive_failures: wire.max_consecutive_failures,
-                    backoff: Backoff::new(required(wire.backoff, "backoff")?)?,
+                    respect_retry_after: backoff.respect_retry_after_hint,
+                    backoff: Backoff::new(backoff)?,
                 })
             }
         }

@@ -15,7 +15,7 @@ pub struct ResponseFacts {
     /// Whether the outcome is in `grpc-status` and not in the HTTP status.
     pub grpc: bool,
     /// `grpc-status` where it came with the head.
-    grpc_status: Option<u16>,
+    pub grpc_status: Option<u16>,
 }
 
 impl ResponseFacts {
@@ -32,6 +32,12 @@ impl ResponseFacts {
                 None
             },
         }
+    }
+
+    /// What the response would come to if its body ended well and said nothing more.
+    #[must_use]
+    pub fn so_far(&self) -> Ended {
+        self.end(&End::Complete { trailers: None })
     }
 
     /// What the response came to, once its body has ended.

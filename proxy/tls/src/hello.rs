@@ -104,16 +104,30 @@ pub struct HelloReader {
     /// Gone once [`Self::next`] has answered.
     tcp: Option<TcpStream>,
     seen: BytesMut,
-    /// How much of `seen` the parser has.
-    parsed: usize,
-    /// Made for the first byte of what may be a hello, as the deadline is.
-    parser: Option<Box<Acceptor>>,
+    parser: HelloParser,
+    /// Set with the first byte.
     deadline: Option<Instant>,
 }
 
-enum Begins {
+/// What the first bytes of a connection are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// Something else than TLS.
     Plain,
-    Tls { sni: Option<String> },
+    /// A `ClientHello`.
+    Tls {
+        /// The server that it asks for, in lower case; absent where it names none.
+        sni: Option<String>,
+    },
+}
+
+/// Decides from its first bytes how a connection begins.
+#[derive(Default)]
+pub struct HelloParser {
+    /// How much rustls has.
+    parsed: usize,
+    /// Made for the first byte of what may be a hello.
+    rustls: Option<Box<Acceptor>>,
 }
 
 impl HelloReader {
@@ -123,8 +137,7 @@ impl HelloReader {
         Self {
             tcp: Some(tcp),
             seen: BytesMut::new(),
-            parsed: 0,
-            parser: None,
+            parser: HelloParser::default(),
             deadline: None,
         }
     }
@@ -137,7 +150,7 @@ impl HelloReader {
     /// See [`HelloError`]; also [`HelloError::Closed`] if it has answered before.
     pub async fn next(&mut self) -> Result<Hello, HelloError> {
         let begins = loop {
-            if let Some(begins) = self.decide()? {
+            if let Some(begins) = self.parser.look(&self.seen)? {
                 break begins;
             }
             self.read().await?;
@@ -187,22 +200,29 @@ impl HelloReader {
             .get_or_insert_with(|| Instant::now() + HELLO_TIMEOUT);
         Ok(())
     }
+}
 
-    /// Look at what has been read; nothing where more is needed.
-    fn decide(&mut self) -> Result<Option<Begins>, HelloError> {
-        let shared = self.seen.len().min(TLS_BEGINS.len());
-        if self.seen[..shared] != TLS_BEGINS[..shared] {
+impl HelloParser {
+    /// Look at everything that has been read, which only grows from one call to the next;
+    /// nothing where more is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`HelloError::TooLong`].
+    pub fn look(&mut self, seen: &[u8]) -> Result<Option<Begins>, HelloError> {
+        let shared = seen.len().min(TLS_BEGINS.len());
+        if seen[..shared] != TLS_BEGINS[..shared] {
             return Ok(Some(Begins::Plain));
         }
-        while self.parsed < self.seen.len() {
-            let parser = self.parser.get_or_insert_default();
-            let mut unparsed = &self.seen[self.parsed..];
-            match parser.read_tls(&mut unparsed) {
+        while self.parsed < seen.len() {
+            let rustls = self.rustls.get_or_insert_default();
+            let mut unparsed = &seen[self.parsed..];
+            match rustls.read_tls(&mut unparsed) {
                 Ok(taken) if taken > 0 => self.parsed += taken,
                 // rustls takes no more: nothing of this kind is a hello.
                 _ => return Ok(Some(Begins::Tls { sni: None })),
             }
-            match parser.accept() {
+            match rustls.accept() {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
                     let sni = accepted
@@ -214,10 +234,18 @@ impl HelloReader {
                 Err(_) => return Ok(Some(Begins::Tls { sni: None })),
             }
         }
-        if self.seen.len() >= MAX_HELLO {
+        if seen.len() >= MAX_HELLO {
             return Err(HelloError::TooLong);
         }
         Ok(None)
+    }
+}
+
+impl std::fmt::Debug for HelloParser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HelloParser")
+            .field("parsed", &self.parsed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -24,6 +24,8 @@ mod verify;
 pub use connection::{Accepted, ClientIo, HANDSHAKE_TIMEOUT, ServerIo, accept, connect};
 pub use credentials::{Credentials, CredentialsError};
 pub use error::TlsError;
-pub use hello::{Hello, HelloError, HelloIo, HelloReader, MAX_HELLO, read_client_hello};
+pub use hello::{
+    Begins, Hello, HelloError, HelloIo, HelloParser, HelloReader, MAX_HELLO, read_client_hello,
+};
 pub use io::Io;
 pub use store::Store;
