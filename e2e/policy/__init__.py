@@ -1,0 +1,1 @@
+"""Who is let in, asked of live proxies."""
