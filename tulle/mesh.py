@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from tulle.explain.answer import Explanation, Question
 from tulle.local.client import Client
 from tulle.local.enter import Target, arguments, host_pid, proxy_in
 from tulle.local.host import needed, search_path
@@ -467,6 +468,14 @@ class Mesh:
     async def outbound_policy(self, authority: str) -> Json:
         """Return the policy that a client gets for an authority."""
         return await self._controller.get("/v1/diagnostics/policy", Json, {"authority": full(authority)})
+
+    async def why(self, question: Question) -> Explanation:
+        """Return what becomes of a request now, decided by what the proxies are told.
+
+        Raises:
+            MeshError: the client or the target is not in the mesh, or the question makes no sense.
+        """
+        return await self._controller.post("/v1/why", msgspec.to_builtins(question), Explanation)
 
     async def proxy_metrics(self, pod: str) -> str:
         """Return the metrics of a pod's proxy as Prometheus reads them.

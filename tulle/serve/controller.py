@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from tulle.destination.index import DestinationIndex
 from tulle.destination.service import DestinationService
+from tulle.explain.ground import CLUSTER_NETWORKS, CONTROLLER_ACCOUNT, Ground
 from tulle.identity.authority import Lifetimes, MeshAuthority
 from tulle.identity.service import IdentityService
 from tulle.identity.store import Store
@@ -50,9 +51,6 @@ from tulle.sources.service import SourceService, load_plugins
 from tulle.viz.scraper import Scraper
 
 IDENTITY_PORT, DESTINATION_PORT, POLICY_PORT, ADMIN_LISTEN = 8080, 8086, 8090, 9996
-CONTROLLER_ACCOUNT = "linkerd-destination"
-# Upstream's default: the private networks.
-CLUSTER_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 # Often enough to notice the last third of even a short test issuer's life.
 ISSUER_CHECK_SECONDS = 5.0
 # Longer than news of a pod takes, shorter than the 3 s that a proxy waits for a first message.
@@ -138,11 +136,8 @@ class Controller:
             verify=lambda token: tokens.verify(token_key, token),
             identity_of=lambda name: self._identity_of(name, chosen.trust),
         )
-        self.destination = DestinationService(
-            DestinationIndex(self.world, chosen.trust, cluster_domain=chosen.cluster_domain),
-            self.gate,
-            cluster_domain=chosen.cluster_domain,
-        )
+        destinations = DestinationIndex(self.world, chosen.trust, cluster_domain=chosen.cluster_domain)
+        self.destination = DestinationService(destinations, self.gate, cluster_domain=chosen.cluster_domain)
         self.policy = PolicyService(
             PolicyIndex(
                 self.world,
@@ -169,6 +164,7 @@ class Controller:
                 self.destination,
                 self.policy,
                 self.authority,
+                Ground(self.world, self.policy, destinations, chosen.trust, chosen.cluster_domain),
                 chosen.cluster_domain,
             )
         )

@@ -17,6 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tulle.destination.service import DestinationService
+from tulle.explain.answer import Question
+from tulle.explain.ground import Ground
 from tulle.identity import rotation
 from tulle.identity.authority import MeshAuthority
 from tulle.identity.certificates import AuthorityExpiredError
@@ -24,6 +26,7 @@ from tulle.identity.rotation import RotationError
 from tulle.lib.stream import Gate
 from tulle.lib.views import Refused
 from tulle.model.authority import AddressAuthority, AuthorityError, ServiceAuthority, parse
+from tulle.model.errors import NotFound, SettingError
 from tulle.model.service import ObjectName
 from tulle.policy.service import InboundKey, PolicyService
 from tulle.sources.service import SourceService
@@ -44,6 +47,7 @@ class Parts:
     destination: DestinationService
     policy: PolicyService
     authority: MeshAuthority
+    ground: Ground
     cluster_domain: str
 
 
@@ -63,6 +67,7 @@ def build(parts: Parts) -> Starlette:
             Route("/v1/diagnostics/endpoints", api.endpoints),
             Route("/v1/diagnostics/profile", api.profile),
             Route("/v1/diagnostics/policy", api.policy),
+            Route("/v1/why", api.why, methods=["POST"]),
             Route("/v1/identity", api.identity),
             Route("/v1/identity/rotate", api.rotate, methods=["POST"]),
             Route("/v1/identity/recover", api.recover, methods=["POST"]),
@@ -140,6 +145,20 @@ class _Api:
         if answer is None or isinstance(answer, Refused):
             return _refused(answer)
         return _json(_readable(inbound_pb2.Server.FromString(answer)))
+
+    async def why(self, request: Request) -> Response:
+        if not self._parts.gate.is_open:
+            return _not_ready()
+        # The engine is loaded by who asks, not by every controller.
+        from tulle.explain.why import explain
+
+        try:
+            question = msgspec.json.decode(await request.body(), type=Question)
+            return _json(explain(self._parts.ground, question))
+        except (msgspec.MsgspecError, SettingError) as error:
+            return _error(400, str(error))
+        except NotFound as error:
+            return _error(404, str(error))
 
     async def identity(self, _: Request) -> Response:
         return _json(self._identity())

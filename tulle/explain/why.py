@@ -1,0 +1,460 @@
+"""Follows one request through the mesh: name, client's proxy, backends, endpoints, their proxies.
+
+Nothing is decided here. The policies are the bytes that the proxies are sent, and the engine that answers is
+theirs; what is done here is what an application and the network do: look the name up, and carry the request from
+one proxy to the next.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+import tulle_engine as engine
+
+from tulle.destination.index import Client, EndpointProfile, Peer, Resolution
+from tulle.explain.answer import (
+    Asked,
+    Branch,
+    Explanation,
+    Inbound,
+    Outbound,
+    Party,
+    Question,
+    Reference,
+    Refusal,
+    Step,
+    Target,
+)
+from tulle.explain.ground import Ground
+from tulle.model.authority import AddressAuthority, AuthorityError, ServiceAuthority, parse
+from tulle.model.errors import NotFound, SettingError
+from tulle.model.pod import Pod
+from tulle.model.ports import PortSet
+from tulle.model.service import ObjectName, Service
+
+OUTSIDE = "198.51.100.1"
+"""An address that is nobody's (RFC 5737), for a name outside whose address nobody says."""
+SKIP_OUTBOUND = "config.linkerd.io/skip-outbound-ports"
+HTTP_PORT = 80
+
+
+def explain(ground: Ground, question: Question) -> Explanation:
+    """Return the decision path.
+
+    Raises:
+        NotFound: the client or the target is not in the mesh.
+        SettingError: the question makes no sense.
+    """
+    ground = ground.described()
+    client = find_client(ground, question.source)
+    place = find_target(ground, client.party, question)
+    walk = Walk(ground, client, place, question)
+    outbound, branches = walk.through()
+    refused = (outbound.refusal if outbound else None) or next(
+        (branch.refused for branch in branches if branch.share and branch.refused), None
+    )
+    served = any(branch.share for branch in branches)
+    return Explanation(
+        client.party, place.target, walk.asked, refused is None and served, outbound, tuple(branches)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks; `pod` is None for an address that is no pod's."""
+
+    party: Party
+    pod: Pod | None = None
+
+    def uses_proxy(self, port: int) -> bool:
+        """Tell whether a connection to a port goes through the caller's own proxy."""
+        if self.pod is None or not self.pod.meshed:
+            return False
+        return not PortSet.parse(self.pod.annotations.get(SKIP_OUTBOUND, "")).contains(port, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a name led to; `addresses` are where the client may connect to."""
+
+    target: Target
+    authority: str
+    addresses: tuple[str, ...]
+    service: Service | None = None
+
+
+def find_client(ground: Ground, name: str) -> Caller:
+    """Return a workload's first pod, a pod, or an address."""
+    try:
+        address = str(ipaddress.ip_address(name))
+    except ValueError:
+        return _caller(ground, find_pod(ground, name))
+    pod = ground.world.pod_at(address)
+    return _caller(ground, pod) if pod else Caller(Party(address, address))
+
+
+def find_pod(ground: Ground, name: str) -> Pod:
+    """Return the pod that `[NAMESPACE/]NAME` or `NAME.NAMESPACE` means; a workload's name stands for its first."""
+    before, _, short = name.rpartition("/")
+    wanted = {(before.rpartition("/")[0] or before, short)}
+    if not before and "." in name:
+        short, _, namespace = name.partition(".")
+        wanted.add((namespace, short))
+    pods = sorted(ground.world.pods(), key=lambda pod: (pod.terminating, not pod.ready, pod.name))
+    found: dict[ObjectName, Pod] = {}
+    for pod in pods:
+        names = {pod.name.name, pod.owner.name if pod.owner else pod.name.name}
+        for namespace, short in wanted:
+            if short in names and namespace in ("", pod.name.namespace):
+                found.setdefault(
+                    ObjectName(pod.name.namespace, pod.owner.name if pod.owner else pod.name.name), pod
+                )
+    if len(found) > 1:
+        several = ", ".join(f"{of.namespace}/{of.name}" for of in found)
+        raise SettingError(f'"{name}" may mean {several}; write one of them')
+    if not found:
+        known = sorted({pod.owner.name if pod.owner else pod.name.name for pod in pods})
+        raise NotFound(f'no workload is called "{name}"; there are: {", ".join(known) or "none"}')
+    return next(iter(found.values()))
+
+
+def _caller(ground: Ground, pod: Pod) -> Caller:
+    identity = ground.trust.identity(pod.name.namespace, pod.service_account) if pod.meshed else None
+    name = pod.owner.name if pod.owner else pod.name.name
+    return Caller(Party(name, pod.addresses[0], pod.name.namespace, pod.meshed, identity), pod)
+
+
+def find_target(ground: Ground, client: Party, question: Question) -> Place:
+    """Look a name up as a pod of the client's namespace does."""
+    text = question.target.partition("://")[2] or question.target
+    host, port = _host_and_port(text)
+    try:
+        address = str(ipaddress.ip_address(host))
+    except ValueError:
+        return _named(ground, client, question, host, port)
+    services = ground.world.services_at(address)
+    number = port or (_only_port(services[0]) if services else HTTP_PORT)
+    reference = _reference(ground, services[0]) if services else None
+    return Place(
+        Target(question.target, address, number, reference),
+        _authority(host, number),
+        (address,),
+        services[0] if services else None,
+    )
+
+
+def _named(ground: Ground, client: Party, question: Question, host: str, port: int | None) -> Place:
+    suffix = f"svc.{ground.domain}"
+    search = [f"{client.namespace}.{suffix}"] if client.namespace else []
+    for name in (*(f"{host}.{each}" for each in (*search, suffix, ground.domain)), host):
+        try:
+            found = parse(name.rstrip("."), ground.domain)
+        except AuthorityError:
+            continue
+        service = ground.world.service(found.service) if isinstance(found, ServiceAuthority) else None
+        if service is None or not isinstance(found, ServiceAuthority):
+            continue
+        if service.external_name is not None:
+            return _outside(question, service.external_name, port, _reference(ground, service))
+        number = port or _only_port(service)
+        addresses = service.cluster_ips[:1] if found.hostname is None else ()
+        headless = addresses or tuple(_endpoint_addresses(ground, service, found.hostname))
+        if not headless:
+            raise NotFound(f"{name} is headless and has no ready pod")
+        target = Target(question.target, headless[0], number, _reference(ground, service))
+        return Place(target, _authority(host, number), headless, service if addresses else None)
+    if "." not in host or host.endswith(suffix):
+        namespace = client.namespace or "default"
+        known = sorted(of.name.name for of in ground.world.services() if of.name.namespace == namespace)
+        raise NotFound(
+            f'no service is called "{host}" in namespace {namespace}; there are: {", ".join(known) or "none"}'
+        )
+    return _outside(question, host, port, None)
+
+
+def _outside(question: Question, host: str, port: int | None, reference: Reference | None) -> Place:
+    number = port or HTTP_PORT
+    remark = None
+    if question.address is None:
+        remark = f"{host} is outside; it is taken to be at {OUTSIDE}, say --address for another"
+    address = question.address or OUTSIDE
+    target = Target(question.target, address, number, reference, remark)
+    return Place(target, _authority(host, number), (address,))
+
+
+def _endpoint_addresses(ground: Ground, service: Service, hostname: str | None) -> Iterator[str]:
+    seen: set[object] = set()
+    for each in ground.world.slices(service.name):
+        for endpoint in each.endpoints:
+            who = endpoint.pod or endpoint.address
+            if endpoint.ready and hostname in (None, endpoint.hostname) and who not in seen:
+                seen.add(who)
+                yield endpoint.address
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    text = text.partition("/")[0]
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif text.count(":") > 1:
+        host, port = text, ""
+    else:
+        host, _, port = text.partition(":")
+    if port and not (port.isdigit() and 0 < int(port) < 65536):
+        raise SettingError(f'"{text}": "{port}" is not a port')
+    return host, int(port) if port else None
+
+
+def _only_port(service: Service) -> int:
+    ports = [port.port for port in service.ports if port.protocol == "TCP"]
+    if len(ports) == 1 or HTTP_PORT in ports:
+        return ports[0] if len(ports) == 1 else HTTP_PORT
+    shown = ", ".join(map(str, ports)) or "none"
+    raise SettingError(f"{service.name} has these ports: {shown}; write {service.name.name}:PORT")
+
+
+def _authority(host: str, port: int) -> str:
+    host = f"[{host}]" if ":" in host else host
+    return host if port == HTTP_PORT else f"{host}:{port}"
+
+
+def _reference(ground: Ground, service: Service) -> Reference:
+    return ground.reference("Service", service.name.namespace, service.name.name)
+
+
+class Walk:
+    """One request on its way."""
+
+    def __init__(self, ground: Ground, client: Caller, place: Place, question: Question) -> None:
+        self._ground = ground
+        self._client = client
+        self._place = place
+        self._question = question
+        self.asked = Asked("tcp" if question.tcp else "http")
+
+    def through(self) -> tuple[Outbound | None, list[Branch]]:
+        """Return what the client's proxy decides, and what becomes of the request at each backend."""
+        target = self._place.target
+        sent = self._ground.outbound(target.address, target.port, self._client.party.namespace)
+        if sent is None or not self._client.uses_proxy(target.port):
+            self._ask(None)
+            return None, list(self._straight())
+        policy = engine.ClientPolicy.decode(sent)
+        request = self._ask(policy.protocol)
+        if request is None:
+            # What a client of foreign TLS asks for is the name that it knows.
+            host = _host_and_port(self._place.authority)[0]
+            decision = policy.connect(sni=host if policy.protocol == "tls" else None)
+        else:
+            decision = policy.route(request)
+        own = self._client.party.namespace
+        outbound = Outbound(
+            policy.protocol,
+            _route(self._ground, decision.route, own),
+            _refusal(decision),
+            tuple(_limits(decision)),
+            tuple(_steps(self._ground, decision.steps, own)),
+        )
+        total = sum(backend.weight for backend in decision.backends)
+        if outbound.refusal is None and not total:
+            outbound = _without_backend(outbound)
+        return outbound, [
+            self._branch(each, each.weight / total, request) for each in decision.backends if total
+        ]
+
+    def _ask(self, protocol: str | None) -> engine.Request | None:
+        """Make the request, as far as what is asked about is one."""
+        question = self._question
+        if question.tcp or protocol in ("opaque", "tls"):
+            self.asked = Asked("tcp")
+            return None
+        grpc = protocol == "grpc"
+        method = question.method or ("POST" if grpc else "GET")
+        try:
+            request = engine.Request(
+                method,
+                question.path,
+                authority=self._place.authority,
+                headers=question.headers,
+                http2=question.http2 or protocol in ("grpc", "http2"),
+            )
+        except ValueError as error:
+            raise SettingError(f"that is no request: {error}") from error
+        self.asked = Asked("http", method, question.path, self._place.authority, question.headers)
+        self._request = request
+        return request
+
+    def _straight(self) -> Iterator[Branch]:
+        """Yield where a connection ends that no policy of the client's proxy is about."""
+        service, target = self._place.service, self._place.target
+        if service is not None:
+            peers = self._peers(ServiceAuthority(service.name, target.port))
+            yield self._delivered(_reference(self._ground, service), 1.0, peers, self._own_request())
+            return
+        for address in self._place.addresses:
+            profile, _ = self._ground.destination.profile(AddressAuthority(address, target.port))
+            peer = profile.peer if isinstance(profile, EndpointProfile) else Peer(address, target.port)
+            reference = target.object or Reference("default", "endpoint")
+            yield self._delivered(reference, 1 / len(self._place.addresses), [peer], self._own_request())
+
+    def _own_request(self) -> engine.Request | None:
+        return self._request if self.asked.kind == "http" else None
+
+    def _branch(self, backend: engine.Backend, share: float, request: engine.Request | None) -> Branch:
+        own = self._client.party.namespace
+        reference = _object(self._ground, backend.resource, own)
+        refusal = _refusal(backend)
+        if refusal is not None:
+            return Branch(reference, share, refusal=refusal)
+        sent = backend.request
+        changed = tuple(_changes(request, sent)) if request and sent else ()
+        if backend.path is not None:
+            peers = self._peers(parse(backend.path, self._ground.domain))
+        else:
+            host, port = _host_and_port(backend.address or "")
+            profile, _ = self._ground.destination.profile(AddressAuthority(host, port or HTTP_PORT))
+            peers = (
+                [profile.peer] if isinstance(profile, EndpointProfile) else [Peer(host, port or HTTP_PORT)]
+            )
+        return self._delivered(reference, share, peers, sent, changed)
+
+    def _peers(self, authority: ServiceAuthority | AddressAuthority) -> list[Peer]:
+        if isinstance(authority, AddressAuthority):
+            return [Peer(authority.address, authority.port)]
+        local = self._ground.destination.is_local_only(authority.service)
+        node = self._client.pod.node if self._client.pod and local else None
+        resolution, _ = self._ground.destination.resolve(authority, Client(None, node))
+        return list(resolution.peers.values()) if isinstance(resolution, Resolution) else []
+
+    def _delivered(
+        self,
+        backend: Reference,
+        share: float,
+        peers: Sequence[Peer],
+        request: engine.Request | None,
+        changed: tuple[str, ...] = (),
+    ) -> Branch:
+        endpoints = tuple(self._shown(peer) for peer in peers)
+        if not peers:
+            message = "it has no ready endpoint"
+            status = 503 if self._client.party.meshed else None
+            refusal = Refusal("no_endpoints", message, status)
+            return Branch(backend, share, changed=changed, refusal=refusal)
+        decisions: dict[Inbound, list[str]] = {}
+        for peer in peers:
+            pod = self._ground.world.pod_at(peer.address)
+            if pod is not None and pod.reached_through_proxy(peer.port):
+                decided = self._inbound(pod, peer, request)
+                decisions.setdefault(decided, []).append(pod.name.name)
+        inbound = tuple(
+            msgspec.structs.replace(decided, pods=tuple(sorted(pods))) for decided, pods in decisions.items()
+        )
+        return Branch(backend, share, endpoints, changed, None, inbound)
+
+    def _shown(self, peer: Peer) -> str:
+        pod = self._ground.world.pod_at(peer.address)
+        where = f"{peer.address}:{peer.port}" if ":" not in peer.address else f"[{peer.address}]:{peer.port}"
+        return f"{pod.name.name} at {where}" if pod else where
+
+    def _inbound(self, pod: Pod, peer: Peer, request: engine.Request | None) -> Inbound:
+        sent = self._ground.inbound(pod.name, peer.port)
+        assert sent is not None, "a pod that an endpoint names is known"
+        policy = engine.ServerPolicy.decode(sent)
+        through = self._client.uses_proxy(self._place.target.port)
+        identity = self._client.party.identity if through and peer.identity else None
+        address = self._client.party.address
+        looked_at = request if policy.protocol not in ("opaque", "tls") else None
+        if looked_at is None:
+            decision = policy.connect(address, identity)
+        else:
+            decision = policy.authorize(address, identity, looked_at)
+        own = pod.name.namespace
+        limit = policy.rate_limit(identity) if looked_at else None
+        return Inbound(
+            (),
+            peer.port,
+            policy.protocol,
+            _object(self._ground, decision.server, own),
+            identity,
+            _route(self._ground, decision.route, own),
+            _object(self._ground, decision.authorization, own) if decision.authorization else None,
+            _refusal(decision),
+            tuple(_rates(self._ground, limit, own)),
+            tuple(_steps(self._ground, decision.steps, own)),
+        )
+
+
+def _without_backend(outbound: Outbound) -> Outbound:
+    refusal = Refusal("backend_invalid", "the route has no backend that gets any traffic", 500)
+    return msgspec.structs.replace(outbound, refusal=refusal)
+
+
+def _object(ground: Ground, resource: engine.Resource, own: str) -> Reference:
+    """Name an object; a server's proxy is told no namespace, which is then its own."""
+    if resource.kind == "default" or not (resource.group or resource.namespace):
+        return Reference("default", resource.name)
+    return ground.reference(resource.kind, resource.namespace or own, resource.name)
+
+
+def _route(ground: Ground, resource: engine.Resource | None, own: str) -> Reference | None:
+    return _object(ground, resource, own) if resource else None
+
+
+def _steps(ground: Ground, steps: Iterable[engine.Step], own: str) -> Iterator[Step]:
+    for step in steps:
+        about = _object(ground, step.resource, own) if step.resource else None
+        yield Step(step.subject, step.verdict, step.why, about, step.rule)
+
+
+def _refusal(of: engine.ClientDecision | engine.ServerDecision | engine.Backend) -> Refusal | None:
+    if of.reason is None and of.status is None:
+        return None
+    return Refusal(of.reason, of.message, of.status, of.location)
+
+
+def _changes(before: engine.Request, after: engine.Request) -> Iterator[str]:
+    """Yield what filters have made of a request."""
+    if before.path != after.path:
+        yield f"the path is now {after.path}"
+    if before.authority != after.authority:
+        yield f"the host is now {after.authority}"
+    had, has = set(before.headers), set(after.headers)
+    yield from (f"with {name}: {value}" for name, value in after.headers if (name, value) not in had)
+    kept = {name for name, _ in has}
+    yield from (f"without {name}" for name in sorted({name for name, _ in had} - kept))
+
+
+def _limits(decision: engine.ClientDecision) -> Iterator[str]:
+    shown: list[tuple[str, timedelta | None]] = [
+        ("at most {} for all of it", decision.request_timeout),
+        ("at most {} for the response", decision.response_timeout),
+        ("at most {} of silence", decision.idle_timeout),
+    ]
+    yield from (text.format(_duration(limit)) for text, limit in shown if limit is not None)
+    if retry := decision.retry:
+        when = [f"{first}" if first == last else f"{first} to {last}" for first, last in retry.statuses]
+        when += [f"gRPC {code}" for code in retry.grpc_codes]
+        each = f", at most {_duration(retry.timeout)} each" if retry.timeout else ""
+        after = f" after {', '.join(when)}" if when else ""
+        yield f"tried again up to {retry.limit} times{after}{each}"
+
+
+def _rates(ground: Ground, limit: engine.RateLimit | None, own: str) -> Iterator[str]:
+    if limit is None:
+        return
+    name = _object(ground, limit.resource, own)
+    numbers = [
+        text.format(number)
+        for text, number in (("{} requests/s in total", limit.total), ("{} from this client", limit.client))
+        if number is not None
+    ]
+    if numbers:
+        yield f"{name}: at most {' and '.join(numbers)}"
+
+
+def _duration(limit: timedelta) -> str:
+    seconds = limit.total_seconds()
+    return f"{seconds:g} s" if seconds >= 1 else f"{seconds * 1000:g} ms"
