@@ -16,7 +16,10 @@ use tokio::sync::{mpsc::unbounded_channel, oneshot};
 use tulle_config::Config;
 use tulle_http::DrainSignal;
 use tulle_metrics::Registry;
+use tulle_tap::Taps;
+use tulle_telemetry::AccessLog;
 use tulle_tls::Store;
+use tulle_trace::Exporter;
 
 use crate::{control::Control, shard::Parts};
 
@@ -59,6 +62,14 @@ pub fn run(config: Config) -> Result<(), AppError> {
     let (trigger, drain) = DrainSignal::new();
     drop(drain);
 
+    let taps = Taps::new(&registry);
+    let (tracer, spans) = config
+        .trace
+        .as_ref()
+        .map(|trace| Exporter::new(trace, &registry))
+        .unzip();
+    let tracer = tracer.unwrap_or_default();
+
     let (ended, data_path_ended) = oneshot::channel();
     let control = Control::start(control::Parts {
         config: config.clone(),
@@ -66,16 +77,25 @@ pub fn run(config: Config) -> Result<(), AppError> {
         store: store.clone(),
         reload,
         drain: trigger.clone(),
+        taps: taps.clone(),
+        spans,
         ended,
     })?;
     let processors = thread::available_parallelism().map_or(1, usize::from);
+    let access_log = config
+        .access_log
+        .map(|format| AccessLog::start(format, &registry))
+        .transpose()?;
     let parts = Parts {
+        access_log: access_log.clone(),
         shards: config.workers.count(processors),
         config,
         registry,
         store,
         discovery: control.discovery.clone(),
         drain: trigger,
+        taps,
+        tracer,
     };
     let mut others = Vec::new();
     for index in 1..parts.shards {
@@ -91,5 +111,9 @@ pub fn run(config: Config) -> Result<(), AppError> {
         // An error means that the control thread is gone, which ends the process as well.
         let _ = data_path_ended.await;
     })?;
-    control.join()
+    let joined = control.join();
+    if let Some(log) = access_log {
+        log.flush();
+    }
+    joined
 }

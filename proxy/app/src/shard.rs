@@ -13,7 +13,10 @@ use tulle_core::Direction;
 use tulle_discovery::Discovery;
 use tulle_http::{Drain, Trigger, http2::Http2Options};
 use tulle_metrics::Registry;
+use tulle_tap::Taps;
+use tulle_telemetry::AccessLog;
 use tulle_tls::Store;
+use tulle_trace::Tracer;
 use tulle_transport::Accepted;
 
 use crate::{
@@ -38,6 +41,7 @@ pub(crate) struct Parts {
     pub(crate) discovery: Discovery,
     pub(crate) drain: Trigger,
     pub(crate) shards: usize,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 /// Both halves.
@@ -59,6 +63,7 @@ impl Shard {
             discovery,
             drain,
             shards,
+            access_log,
         } = parts;
         Self {
             drain: drain.clone(),
@@ -70,6 +75,9 @@ impl Shard {
                 discovery: discovery.clone(),
                 drain: drain.clone(),
                 shards,
+                taps: taps.clone(),
+                tracer: tracer.clone(),
+                access_log,
             }),
             outbound: tulle_outbound::Shard::new(tulle_outbound::Parts {
                 http2: http2_outbound,
@@ -79,6 +87,8 @@ impl Shard {
                 discovery,
                 drain,
                 shards,
+                taps,
+                tracer,
             }),
         }
     }

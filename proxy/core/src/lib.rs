@@ -1,12 +1,14 @@
 //! The words that every other crate uses: who is speaking, in which direction, and why
 //! something was refused. No I/O and no policy here.
 
+mod access_format;
 mod default_policy;
 mod endpoint;
 mod id;
 mod reason;
 mod tls_state;
 
+pub use access_format::AccessFormat;
 pub use default_policy::DefaultPolicy;
 pub use endpoint::{Endpoint, Hint, Labels, TlsTarget};
 pub use id::Id;

@@ -2,8 +2,11 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
@@ -14,7 +17,7 @@ use tulle_http::{
     orig_proto, redirect, refuse,
 };
 use tulle_policy::{Answer, Facts, Grant, Permit, apply_request};
-use tulle_telemetry::ResponseFacts;
+use tulle_telemetry::{AccessLog, ResponseFacts};
 
 use crate::{
     Shard,
@@ -48,18 +51,27 @@ impl HttpService {
         })
     }
 
-    /// Route and authorize, then apply the filters of the route.
-    fn admit(&self, request: &mut Request) -> Result<Permit, Answer> {
+    /// Route and authorize, then apply the filters of the route, then count against the limits.
+    fn admit(&self, request: &mut Request, arrived: Instant) -> Result<Permit, Answer> {
         let policy = self.port.policy_now().map_err(Answer::Refuse)?;
         let matched = policy.route(&Facts::of(request)).map_err(Answer::Refuse)?;
+        let tls = &self.peer.tls;
         let permit = policy
-            .authorize_request(&matched, self.peer.address.ip(), &self.peer.tls)
+            .authorize_request(&matched, self.peer.address.ip(), tls)
             .map_err(Answer::Refuse)?;
+        if permit.audited() {
+            let (client, target) = (self.peer.address, self.port.target);
+            tracing::info!(%client, %target, grant = %permit.grant().authz, "Request allowed");
+        }
         if !matched.filters().is_empty() {
             apply_request(matched.filters(), matched.path, request, || {
                 self.shard.random()
             })?;
         }
+        policy.limit(tls, arrived.into_std()).map_err(|limited| {
+            self.port.limited(&self.shard, tls, &policy, &limited);
+            Answer::Refuse(limited.refusal)
+        })?;
         Ok(permit)
     }
 
@@ -76,22 +88,41 @@ impl HttpService {
         if let Some(id) = &self.client_id {
             request.headers_mut().insert(CLIENT_ID, id.clone());
         }
-        let http = &self.port.http;
-        let mut result = http.send(request, interim.clone()).await;
-        // A pooled connection that the application has closed meanwhile says nothing about
-        // the application; a new one does.
-        if let Err(error) = &mut result
-            && error.refusal.reason == Reason::ConnectionLost
-            && let Some(unsent) = error.request.take()
-        {
-            result = http.send(*unsent, interim).await;
+        let mut response = self.send(request, interim).await?;
+        if let Some(orig_proto) = orig_proto {
+            orig_proto.mark(&mut response);
         }
-        result.map(|mut response| {
-            if let Some(orig_proto) = orig_proto {
-                orig_proto.mark(&mut response);
+        Ok(response)
+    }
+
+    /// Send it as often as it takes, as long as it was provably not processed.
+    async fn send(&self, mut request: Request, interim: Interim) -> Result<Response, SendError> {
+        let Port { http, patience, .. } = &*self.port;
+        patience.over()?;
+        let mut lost = false;
+        loop {
+            let mut error = match http.send(request, interim.clone()).await {
+                Ok(response) => {
+                    patience.reached();
+                    return Ok(response);
+                }
+                Err(error) => error,
+            };
+            match (error.refusal.reason, error.request.take()) {
+                // A pooled connection that the application has closed meanwhile says nothing
+                // about the application; a new one does.
+                (Reason::ConnectionLost, Some(unsent)) if !lost => {
+                    lost = true;
+                    request = *unsent;
+                }
+                (Reason::ConnectFailed | Reason::ConnectTimeout, Some(unsent)) => {
+                    let random = self.shard.random();
+                    Box::pin(patience.wait(&error.refusal, random)).await?;
+                    request = *unsent;
+                }
+                _ => return Err(error),
             }
-            response
-        })
+        }
     }
 
     fn admitted(&self, grant: &Arc<Grant>) -> Rc<Admitted> {
@@ -109,7 +140,10 @@ impl HttpService {
         match answer {
             Answer::Redirect { status, location } => redirect(*status, location.clone()),
             Answer::GrpcStatus { code, message } => grpc_status(*code, message),
-            Answer::Refuse(refusal) => self.refuse(refusal, words),
+            Answer::Refuse(refusal) => {
+                self.note(refusal);
+                refuse(refusal, words)
+            }
         }
     }
 
@@ -127,15 +161,14 @@ impl HttpService {
     }
 }
 
-impl Service for HttpService {
-    async fn call(&self, mut request: Request, interim: Interim) -> Response {
+impl HttpService {
+    async fn serve(&self, mut request: Request, interim: Interim, words: Words) -> Response {
         let arrived = Instant::now();
-        let words = self.words(Words::of(&request));
         let slot = match self.shard.in_flight.take() {
             Ok(slot) => slot,
-            Err(refusal) => return self.refuse(&refusal, words),
+            Err(refusal) => return self.answer(&Answer::Refuse(refusal), words),
         };
-        let permit = match self.admit(&mut request) {
+        let permit = match self.admit(&mut request, arrived) {
             Ok(permit) => permit,
             Err(answer) => return self.answer(&answer, words),
         };
@@ -144,7 +177,8 @@ impl Service for HttpService {
         admitted.begin(grpc);
         let response = match self.forward(permit, request, interim).await {
             Ok(response) => response,
-            Err(error) => {
+            Err(mut error) => {
+                error.refusal = error.refusal.by(admitted.server());
                 self.note(&error.refusal);
                 error.response(words)
             }
@@ -160,8 +194,43 @@ impl Service for HttpService {
         response.map(|body| body.observed(following))
     }
 
+    /// The same with a line in the access log. What is measured is the time that it keeps
+    /// this proxy busy, not the time that it waits.
+    async fn logged(
+        &self,
+        log: &AccessLog,
+        request: Request,
+        interim: Interim,
+        words: Words,
+    ) -> Response {
+        let entry = log.begin(&request, self.peer.address, self.peer.tls.client_id());
+        let mut busy = Duration::ZERO;
+        let mut serving = pin!(self.serve(request, interim, words));
+        let response = poll_fn(|cx| {
+            let start = Instant::now();
+            let polled = serving.as_mut().poll(cx);
+            busy += start.elapsed();
+            polled
+        })
+        .await;
+        entry.follow(response, busy)
+    }
+}
+
+impl Service for HttpService {
+    async fn call(&self, request: Request, interim: Interim) -> Response {
+        let words = self.words(Words::of(&request));
+        match &self.shard.access_log {
+            None => self.serve(request, interim, words).await,
+            Some(log) => Box::pin(self.logged(log, request, interim, words)).await,
+        }
+    }
+
     fn refuse(&self, refusal: &Refusal, words: Words) -> Response {
         self.note(refusal);
+        if let Some(log) = &self.shard.access_log {
+            log.unread(refusal, self.peer.address, self.peer.tls.client_id());
+        }
         refuse(refusal, self.words(words))
     }
 }

@@ -6,12 +6,14 @@
 //! not known refuses. Nothing here knows the outbound half.
 
 mod accept;
+mod application;
 mod http;
 mod observe;
 mod port;
 mod protocol;
 mod shard;
 mod tcp;
+mod watched;
 
 use std::rc::Rc;
 

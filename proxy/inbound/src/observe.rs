@@ -74,6 +74,11 @@ impl Admitted {
         Arc::ptr_eq(&self.grant, grant)
     }
 
+    /// What let them in, of which kind their server is.
+    pub(crate) fn server(&self) -> &Meta {
+        &self.grant.server
+    }
+
     pub(crate) fn begin(&self, grpc: bool) {
         self.allowed.inc();
         self.requests.begin();

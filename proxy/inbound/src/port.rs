@@ -1,25 +1,20 @@
 //! One port of the workload: its policy, and the connections to the application behind it.
 
 use std::{
-    cell::{OnceCell, RefCell},
-    collections::BTreeSet,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
+    cell::RefCell, collections::BTreeSet, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
 };
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tulle_core::{ClientTls, Reason, Refusal};
 use tulle_discovery::{ServerState, View};
-use tulle_http::pool::{Connect, Mode, Pool, PoolOptions, Session};
-use tulle_metrics::{Labels, Registry};
-use tulle_policy::{Grant, inbound::ServerPolicy};
-use tulle_telemetry::{ConnectionMetrics, Counted, client_tls_labels, target_labels};
-use tulle_transport::{ConnectOptions, connect};
+use tulle_http::pool::{Mode, Pool, PoolOptions};
+use tulle_metrics::Labels;
+use tulle_policy::{Grant, Limited, inbound::ServerPolicy};
+use tulle_telemetry::{ConnectionMetrics, client_tls_labels, target_labels};
 
 use crate::{
     Shard,
+    application::{Application, Patience},
     observe::{Admitted, AdmittedCache},
 };
 
@@ -39,6 +34,8 @@ pub(crate) struct Port {
     pub(crate) target: SocketAddr,
     pub(crate) application: Application,
     pub(crate) http: Pool<Application>,
+    /// Of requests, while the application does not answer.
+    pub(crate) patience: Patience,
     view: View<ServerState>,
     clients: RefCell<Vec<(ClientTls, Rc<ConnectionMetrics>)>>,
     /// Names that TLS clients have asked for, which label what is counted.
@@ -59,6 +56,7 @@ impl Port {
             target,
             http: Pool::new(application.clone(), Mode::AsReceived, options),
             application,
+            patience: Patience::new(inbound),
             view: shard.discovery.server(target.port()),
             clients: RefCell::default(),
             names: RefCell::default(),
@@ -125,6 +123,29 @@ impl Port {
             .inc();
     }
 
+    /// Count a request that is over a limit.
+    pub(crate) fn limited(
+        &self,
+        shard: &Shard,
+        tls: &ClientTls,
+        policy: &ServerPolicy,
+        limited: &Limited,
+    ) {
+        let meta = policy.rate_limit.as_ref().map(|limit| &limit.meta);
+        let Some(meta) = meta else { return };
+        let labels = self
+            .server_labels(shard)
+            .with("ratelimit_group", &meta.group)
+            .with("ratelimit_kind", &meta.kind)
+            .with("ratelimit_name", &meta.name)
+            .with("ratelimit_scope", limited.scope);
+        let (name, help) = ("inbound_http_local_ratelimit", "Requests over a limit.");
+        shard
+            .registry
+            .counter(name, help, &client_tls_labels(&labels, tls))
+            .inc();
+    }
+
     /// Count a connection that was, or no longer is, let in as a whole.
     pub(crate) fn count_connection(&self, shard: &Shard, tls: &ClientTls, name: &'static str) {
         let labels = self.server_labels(shard);
@@ -182,60 +203,6 @@ fn unknown() -> Refusal {
     Refusal::new(Reason::PolicyUnknown, "the port's policy is not known")
 }
 
-/// Makes connections to the application, at the pod's own address.
-#[derive(Clone)]
-pub(crate) struct Application {
-    target: SocketAddr,
-    options: ConnectOptions,
-    registry: Registry,
-    labels: Labels,
-    /// Made with the first connection: a scanner finds many ports where nobody listens.
-    metrics: Rc<OnceCell<Rc<ConnectionMetrics>>>,
-}
-
-impl Application {
-    fn new(shard: &Shard, target: SocketAddr) -> Self {
-        let inbound = &shard.config.inbound;
-        let labels = target_labels(&shard.labels.with("peer", "dst"), target);
-        let labels = labels
-            .with("tls", "no_identity")
-            .with("no_tls_reason", "loopback");
-        Self {
-            target,
-            options: ConnectOptions {
-                timeout: inbound.connect_timeout,
-                keepalive: inbound.connect_keepalive,
-                user_timeout: inbound.connect_user_timeout,
-                mark: shard.config.mark,
-            },
-            registry: shard.registry.clone(),
-            labels,
-            metrics: Rc::default(),
-        }
-    }
-
-    /// Connect to the application.
-    ///
-    /// # Errors
-    /// Where it does not listen or does not accept in time.
-    pub(crate) async fn open(&self) -> Result<Counted<TcpStream>, Refusal> {
-        let socket = connect(self.target, &self.options).await;
-        let socket = socket.map_err(|error| Refusal::new(error.reason(), error.to_string()))?;
-        let metrics = self
-            .metrics
-            .get_or_init(|| ConnectionMetrics::new(&self.registry, &self.labels));
-        Ok(Counted::new(socket, metrics.clone()))
-    }
-}
-
-impl Connect for Application {
-    type Io = Counted<TcpStream>;
-
-    async fn connect(&self, _session: Session) -> Result<Self::Io, Refusal> {
-        self.open().await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tulle_http::{DrainSignal, http2::Http2Options};
@@ -259,6 +226,9 @@ mod tests {
             drain: DrainSignal::new().0,
             http2: Http2Options::default(),
             shards: 1,
+            taps: tulle_tap::Taps::default(),
+            tracer: tulle_trace::Tracer::default(),
+            access_log: None,
         })
     }
 

@@ -7,8 +7,10 @@ use tulle_core::Direction;
 use tulle_discovery::Discovery;
 use tulle_http::{Trigger, http1::Http1Options, http2::Http2Options};
 use tulle_metrics::{Labels, Registry};
-use tulle_telemetry::{InFlight, Refusals};
+use tulle_telemetry::{AccessLog, InFlight, Refusals};
+use tulle_tap::Taps;
 use tulle_tls::Store;
+use tulle_trace::Tracer;
 use tulle_transport::ServerFirst;
 
 use crate::port::Port;
@@ -33,6 +35,12 @@ pub struct Parts {
     pub http2: Http2Options,
     /// How many shards there are.
     pub shards: usize,
+    /// Where each request has a line; absent: nowhere.
+    pub access_log: Option<AccessLog>,
+    /// Who watches requests.
+    pub taps: Taps,
+    /// Takes part in traces.
+    pub tracer: Tracer,
 }
 
 /// The inbound half of one worker.
@@ -45,8 +53,11 @@ pub struct Shard {
     pub(crate) server_first: RefCell<ServerFirst>,
     pub(crate) in_flight: InFlight,
     pub(crate) refusals: Refusals,
+    pub(crate) access_log: Option<AccessLog>,
     pub(crate) http1: Http1Options,
     pub(crate) http2: Http2Options,
+    pub(crate) taps: Taps,
+    pub(crate) tracer: Tracer,
     random: RefCell<SmallRng>,
     ports: RefCell<HashMap<SocketAddr, Rc<Port>, RandomState>>,
     pub(crate) labels: Labels,
@@ -64,12 +75,18 @@ impl Shard {
             drain,
             http2,
             shards,
+            access_log,
+            taps,
+            tracer,
         } = parts;
         Rc::new(Self {
             in_flight: InFlight::new(config.inbound.max_in_flight, shards),
             refusals: Refusals::new(&registry, Direction::Inbound),
+            access_log,
             http1: Http1Options::default(),
             http2,
+            taps,
+            tracer,
             config,
             registry,
             store,

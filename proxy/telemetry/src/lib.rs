@@ -4,6 +4,7 @@
 //! Labels are formatted when a handle is made. On the request path a handle is found by
 //! comparing numbers in a short list and written with a relaxed store.
 
+mod access_log;
 mod connection;
 mod in_flight;
 mod labels;
@@ -11,6 +12,7 @@ mod refusals;
 mod request;
 mod response;
 
+pub use access_log::{AccessLog, Entry};
 pub use connection::{ConnectionMetrics, Counted};
 pub use in_flight::{InFlight, Slot};
 pub use labels::{client_tls_labels, endpoint_tls_labels, target_labels};
