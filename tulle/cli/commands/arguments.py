@@ -12,6 +12,16 @@ Name = Annotated[
     ),
 ]
 NewName = Annotated[str, typer.Option("--name", "-n", envvar="TULLE_NAME", help="What to call the mesh.")]
+Publish = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--publish",
+        "-p",
+        metavar="PORT=[NAMESPACE/]SERVICE:PORT",
+        help="Publish a service at another port of 127.0.0.1 than its own.",
+        show_default=False,
+    ),
+]
 Pod = Annotated[str, typer.Argument(metavar="POD", help="[NAMESPACE/]POD, or a workload for its first pod.")]
 Workload = Annotated[str, typer.Argument(metavar="WORKLOAD", help="[KIND/]NAME of a workload.")]
 Container = Annotated[

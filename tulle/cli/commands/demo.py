@@ -13,7 +13,7 @@ import typer
 import tulle
 from tulle.cli import output
 from tulle.cli.commands import ps
-from tulle.cli.commands.up import Publish
+from tulle.cli.commands.arguments import Publish
 from tulle.cli.output import Progress
 from tulle.cli.running import Attempt, Interrupted, start, until_signal
 from tulle.mesh import Mesh, Pod, State

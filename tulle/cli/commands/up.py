@@ -8,7 +8,7 @@ import typer
 
 from tulle.cli import output
 from tulle.cli.commands import ps
-from tulle.cli.commands.arguments import NewName
+from tulle.cli.commands.arguments import NewName, Publish
 from tulle.cli.running import Attempt, Interrupted, follow_log, start, until_signal
 from tulle.mesh import DEFAULT_NAME, Mesh
 from tulle.model.errors import MeshError
@@ -18,16 +18,6 @@ Paths = Annotated[
     typer.Argument(metavar="[DIR|FILE]...", help="Manifests; none means this folder.", show_default=False),
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when every pod is ready.")]
-Publish = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--publish",
-        "-p",
-        metavar="PORT=[NAMESPACE/]SERVICE:PORT",
-        help="Publish a service at another port of 127.0.0.1 than its own.",
-        show_default=False,
-    ),
-]
 
 
 def run(
