@@ -257,6 +257,18 @@ pub fn identity_channel(
     ))
 }
 
+/// A channel to a service beside the control plane, such as a collector of traces.
+#[must_use]
+pub fn side_channel(
+    config: &Config,
+    addr: &ControlAddr,
+    store: &Store,
+    runtime: &Handle,
+) -> ControlChannel {
+    let dial = NetDial::new(addr, connect_options(config), store);
+    ControlChannel::new(&addr.addr, dial, config.outbound.client_h2, runtime)
+}
+
 /// The pings of the connection find a dead peer; the kernel need not look as well.
 fn connect_options(config: &Config) -> ConnectOptions {
     ConnectOptions {

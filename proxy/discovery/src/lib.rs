@@ -24,7 +24,7 @@ mod watches;
 pub use channel::{ControlChannel, Leased};
 pub use destination::OutboundState;
 pub use dial::{Dial, DialError, Dialed, Io};
-pub use discovery::{Discovery, EndpointsState, ServerState, identity_channel};
+pub use discovery::{Discovery, EndpointsState, ServerState, identity_channel, side_channel};
 pub use endpoints::Endpoints;
 pub use net_dial::NetDial;
 pub use view::{Publisher, Seen, View, view};

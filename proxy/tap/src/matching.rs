@@ -211,7 +211,7 @@ pub(crate) fn authority(request: &Request) -> Option<&str> {
 }
 
 fn has(labels: &[(&str, &str)], key: &str, value: &str) -> bool {
-    labels.iter().any(|label| *label == (key, value))
+    labels.contains(&(key, value))
 }
 
 fn read_label(wire: one::Label) -> Result<(String, String), MatchError> {

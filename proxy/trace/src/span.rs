@@ -75,7 +75,8 @@ pub struct Span {
     /// With this span as the sender.
     context: Context,
     begun: Instant,
-    span: otlp::Span,
+    /// In a box, because most requests have none.
+    span: Box<otlp::Span>,
 }
 
 impl Span {
@@ -108,7 +109,7 @@ impl Span {
             direction,
             context,
             begun: Instant::now(),
-            span,
+            span: Box::new(span),
         }
     }
 
@@ -174,7 +175,7 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let mut span = std::mem::take(&mut self.span);
+        let mut span = std::mem::take(&mut *self.span);
         let lasted = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         span.end_time_unix_nano = span.start_time_unix_nano.saturating_add(lasted);
         if let Err(TrySendError::Full(_)) = self.sink.spans.try_send(span) {
