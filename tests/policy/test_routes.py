@@ -11,7 +11,6 @@ from tests.control_plane import WEB, WEB_SERVICE, world_of
 from tests.policy.objects import WHERE, meta, route, rule
 from tests.policy.validation import problems
 from tulle.model.authorization import GATEWAY_GROUP, POLICY_GROUP, EgressNetwork, Network, Ref
-from tulle.model.objects import Metadata
 from tulle.model.protocol import Protocol
 from tulle.model.route import (
     BackendRef,
@@ -43,11 +42,6 @@ OUTSIDE = "192.0.2.7"
 CANARY = Service(ObjectName("shop", "canary"), ports=(ServicePort(80),), cluster_ips=("10.78.0.6",))
 ELSEWHERE = Service(ObjectName("depot", "web"), ports=(ServicePort(80),), cluster_ips=("10.78.0.7",))
 ANY = {"path": {"prefix": "/"}}
-
-
-def annotated(name: str, namespace: str = "shop", **annotations: str) -> Metadata:
-    named = {key.replace("__", "/").replace("_", "-"): value for key, value in annotations.items()}
-    return Metadata(name, namespace, {}, named, None)
 
 
 def to(
@@ -313,8 +307,7 @@ def test_a_filter_is_sent_for_the_rule_and_for_a_backend(given: Filter, expected
 def test_a_proxy_without_the_capability_gets_a_failure_for_a_rewrite_and_no_mirror() -> None:
     filters = (UrlRewrite(path=PathModifier(False, "/x")), Mirror(to("canary")))
     quick = replace(rule(filters=filters), backend_request_timeout=timedelta(seconds=1))
-    off = web(quick, meta=annotated("web", retry_tulle_dev__default="off"))
-    off = replace(off, meta=Metadata("web", "shop", {}, {"retry.tulle.dev/default": "off"}))
+    off = with_annotations(web(quick), {"retry.tulle.dev/default": "off"})
 
     (found,) = http(CANARY, off, extended=False)
     (ours,) = http(CANARY, off)
@@ -346,18 +339,10 @@ def test_a_mirror_to_nowhere_is_left_out() -> None:
 # Time-outs, retries, breakers
 
 
-def with_annotations(item: Any, **annotations: str) -> Any:
-    named = {key.replace("__", "/").replace("_", "-"): value for key, value in annotations.items()}
-    named = {key.replace("linkerd-io", "linkerd.io"): value for key, value in named.items()}
-    named = {
-        "/".join(
-            [part.replace("-", ".") if at == 0 else part for at, part in enumerate(key.split("/"))]
-        ): value
-        for key, value in named.items()
-    }
+def with_annotations(item: Any, annotations: dict[str, str]) -> Any:
     if isinstance(item, Service):
-        return replace(item, annotations=named)
-    return replace(item, meta=replace(item.meta, annotations=named))
+        return replace(item, annotations=annotations)
+    return replace(item, meta=replace(item.meta, annotations=annotations))
 
 
 def rule_of(service: Service, *routes: Route) -> wire.HttpRoute.Rule:
@@ -366,11 +351,13 @@ def rule_of(service: Service, *routes: Route) -> wire.HttpRoute.Rule:
 
 
 def test_a_service_s_time_outs_hold_until_its_route_has_one() -> None:
-    service = with_annotations(WEB_SERVICE, timeout_linkerd_io__request="10s", timeout_linkerd_io__idle="1m")
-    own = with_annotations(web(rule()), timeout_linkerd_io__response="300ms")
+    service = with_annotations(
+        WEB_SERVICE, {"timeout.linkerd.io/request": "10s", "timeout.linkerd.io/idle": "1m"}
+    )
+    own = with_annotations(web(rule()), {"timeout.linkerd.io/response": "300ms"})
     ruled = web(replace(rule(), request_timeout=timedelta(seconds=2)))
     zero = web(replace(rule(), request_timeout=timedelta()))
-    both = with_annotations(ruled, timeout_linkerd_io__request="4s")
+    both = with_annotations(ruled, {"timeout.linkerd.io/request": "4s"})
 
     def timeouts(*routes: Route) -> Any:
         return rule_of(service, *routes).timeouts
@@ -386,8 +373,10 @@ def test_a_service_s_time_outs_hold_until_its_route_has_one() -> None:
 
 
 def test_retries_are_the_route_s_else_the_service_s() -> None:
-    service = with_annotations(WEB_SERVICE, retry_linkerd_io__http="5xx", retry_linkerd_io__limit="3")
-    own = with_annotations(web(rule()), retry_linkerd_io__http="429,502-503", retry_linkerd_io__timeout="1s")
+    service = with_annotations(WEB_SERVICE, {"retry.linkerd.io/http": "5xx", "retry.linkerd.io/limit": "3"})
+    own = with_annotations(
+        web(rule()), {"retry.linkerd.io/http": "429,502-503", "retry.linkerd.io/timeout": "1s"}
+    )
     more = {
         "max_request_bytes": 65536,
         "backoff": {
@@ -412,9 +401,9 @@ def test_retries_are_the_route_s_else_the_service_s() -> None:
 
 
 def test_the_default_retry_is_turned_off_nearest_first() -> None:
-    off = with_annotations(web(rule()), retry_tulle_dev__default="off")
-    on = with_annotations(web(rule()), retry_tulle_dev__default="on")
-    service = with_annotations(WEB_SERVICE, retry_tulle_dev__default="off")
+    off = with_annotations(web(rule()), {"retry.tulle.dev/default": "off"})
+    on = with_annotations(web(rule()), {"retry.tulle.dev/default": "on"})
+    service = with_annotations(WEB_SERVICE, {"retry.tulle.dev/default": "off"})
     namespace = Namespace("shop", {"retry.tulle.dev/default": "off"})
 
     def is_off(*objects: Object) -> bool:
@@ -429,7 +418,7 @@ def test_the_default_retry_is_turned_off_nearest_first() -> None:
 
 
 def test_request_headers_may_be_allowed_to_change_a_request_s_settings() -> None:
-    allowed = with_annotations(WEB_SERVICE, policy_tulle_dev__allow_l5d_request_headers="true")
+    allowed = with_annotations(WEB_SERVICE, {"policy.tulle.dev/allow-l5d-request-headers": "true"})
 
     assert rule_of(allowed).allow_l5d_request_headers
     assert not rule_of(WEB_SERVICE).allow_l5d_request_headers
@@ -439,7 +428,7 @@ def test_request_headers_may_be_allowed_to_change_a_request_s_settings() -> None
     ("annotations", "expected"),
     [
         (
-            {"balancer_linkerd_io__failure_accrual": "consecutive"},
+            {"balancer.linkerd.io/failure-accrual": "consecutive"},
             {
                 "consecutive_failures": {
                     "max_failures": 7,
@@ -453,10 +442,10 @@ def test_request_headers_may_be_allowed_to_change_a_request_s_settings() -> None
         ),
         (
             {
-                "balancer_linkerd_io__failure_accrual": "unified",
-                "balancer_alpha_linkerd_io__failure_accrual_success_rate_threshold": "0.5",
-                "balancer_alpha_linkerd_io__failure_accrual_honor_retry_after": "true",
-                "balancer_linkerd_io__failure_accrual_consecutive_max_failures": "0",
+                "balancer.linkerd.io/failure-accrual": "unified",
+                "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold": "0.5",
+                "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after": "true",
+                "balancer.linkerd.io/failure-accrual-consecutive-max-failures": "0",
             },
             {
                 "unified": {
@@ -476,7 +465,7 @@ def test_request_headers_may_be_allowed_to_change_a_request_s_settings() -> None
     ],
 )
 def test_a_breaker_is_the_service_s(annotations: dict[str, str], expected: Any) -> None:
-    detect = compile(with_annotations(WEB_SERVICE, **annotations)).protocol.detect
+    detect = compile(with_annotations(WEB_SERVICE, annotations)).protocol.detect
 
     assert detect.http1.failure_accrual == wire.FailureAccrual(**expected)
     assert detect.http2.failure_accrual == detect.http1.failure_accrual
@@ -485,9 +474,11 @@ def test_a_breaker_is_the_service_s(annotations: dict[str, str], expected: Any) 
 def test_a_mistake_in_a_group_of_annotations_voids_the_group_and_is_reported() -> None:
     service = with_annotations(
         WEB_SERVICE,
-        balancer_linkerd_io__failure_accrual="consecutive",
-        balancer_linkerd_io__failure_accrual_consecutive_max_penalty="0",
-        timeout_linkerd_io__request="5s",
+        {
+            "balancer.linkerd.io/failure-accrual": "consecutive",
+            "balancer.linkerd.io/failure-accrual-consecutive-max-penalty": "0",
+            "timeout.linkerd.io/request": "5s",
+        },
     )
     index = TargetIndex(world_of(service), cluster_domain="cluster.local", cluster_networks=NETWORKS)
     target, _ = index.find(KEY)
@@ -500,7 +491,7 @@ def test_a_mistake_in_a_group_of_annotations_voids_the_group_and_is_reported() -
 
 
 def test_a_service_s_endpoints_are_penalised_wherever_it_is_a_backend() -> None:
-    canary = with_annotations(CANARY, balancer_alpha_linkerd_io__penalize_failures="true")
+    canary = with_annotations(CANARY, {"balancer.alpha.linkerd.io/penalize-failures": "true"})
 
     (found,) = http(canary, web(rule(backends=(to("canary"),))))
 
@@ -523,7 +514,7 @@ def test_a_grpc_route_matches_services_and_methods() -> None:
         rule(backends=(to("gone"),)),
         kind="GRPCRoute",
     )
-    service = with_annotations(WEB_SERVICE, retry_linkerd_io__grpc="unavailable,deadline-exceeded")
+    service = with_annotations(WEB_SERVICE, {"retry.linkerd.io/grpc": "unavailable,deadline-exceeded"})
 
     policy = compile(service, calls)
 
