@@ -57,6 +57,9 @@ pub fn run(config: Config) -> Result<(), AppError> {
     let reload = process::start_log(&config);
     config.log_once();
     let registry = Registry::new();
+    if let Some(series) = config.metrics_max_series {
+        registry.limit(series);
+    }
     process::register(&registry);
     let store = Store::new();
     let (trigger, drain) = DrainSignal::new();

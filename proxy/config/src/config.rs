@@ -67,6 +67,8 @@ pub struct Config {
     pub mark: Option<u32>,
     /// How long a series without a user is still shown.
     pub metrics_retain_idle: Duration,
+    /// Series above that number are counted together; absent: the registry's own ceiling.
+    pub metrics_max_series: Option<usize>,
     /// Variables that are set and have no effect here.
     pub ignored: Vec<String>,
 }
@@ -132,6 +134,7 @@ impl Config {
             Duration::from_mins(10),
             parse::duration,
         );
+        let metrics_max_series = reader.optional("TULLE_PROXY_METRICS_MAX_SERIES", parse::number);
         Some(Self {
             identity: identity?,
             destination: destination?,
@@ -154,6 +157,7 @@ impl Config {
             workers,
             mark,
             metrics_retain_idle,
+            metrics_max_series,
             ignored: ignored(reader),
         })
     }

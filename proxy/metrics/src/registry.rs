@@ -7,6 +7,11 @@
 //! counts only while no handle of the series lives: it says what was last known, and would
 //! otherwise be added to what its successor says.
 //!
+//! Labels whose values a stranger chooses (a port, the name that a TLS client asks for) must not
+//! be able to fill the memory, nor a big system the store that scrapes it. So there is a
+//! ceiling on the series of a process; what comes above it is counted in one more series of
+//! its family, labelled `overflow="true"`, and the sum over a family stays exact.
+//!
 //! The registry's locks are taken when a handle is made and when the text is rendered, never
 //! when something is counted; rendering holds one family at a time.
 
@@ -15,7 +20,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -25,10 +30,9 @@ use tokio::time::Instant;
 
 use crate::{Counter, Gauge, Histogram, Labels, text};
 
-/// Series of one family. A label whose values a stranger chooses (a port, the name that a TLS
-/// client asks for) must not be able to fill the memory: what comes after these is counted
-/// where nobody sees it.
-const MAX_SERIES: usize = 10_000;
+/// Enough for a proxy that speaks to a thousand endpoints, at 20 MiB of memory; a histogram
+/// is as many series as it has lines.
+const MAX_SERIES: usize = 50_000;
 
 /// From how many cells on a series looks for dropped ones whenever a handle is made.
 const FIRST_SWEEP: usize = 8;
@@ -43,14 +47,36 @@ pub enum Kind {
 }
 
 /// All series of a process. Clones are the same registry.
-#[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeMap<Box<str>, Arc<Family>>>>);
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    families: Mutex<BTreeMap<Box<str>, Arc<Family>>>,
+    /// Of all families, without those above the ceiling.
+    series: AtomicUsize,
+    ceiling: AtomicUsize,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Registry {
     /// A registry without any series.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self(Arc::new(Inner {
+            families: Mutex::default(),
+            series: AtomicUsize::new(0),
+            ceiling: AtomicUsize::new(MAX_SERIES),
+        }))
+    }
+
+    /// Have at most so many series, and one for what overflows in each family.
+    pub fn limit(&self, series: usize) {
+        self.0.ceiling.store(series, Relaxed);
     }
 
     /// A counter with a cell of its own. `name` is without `_total`.
@@ -112,15 +138,24 @@ impl Registry {
     /// as the text is rendered.
     pub fn retain(&self, idle: Duration, now: Instant) {
         for (_, family) in self.families() {
-            family
-                .series
-                .lock()
-                .retain(|_, series| series.retained(&family.sort, idle, now));
+            let mut all = family.series.lock();
+            let before = all.len();
+            all.retain(|_, series| series.retained(&family.sort, idle, now));
+            let gone = (before - all.len()) * family.sort.lines();
+            self.0.series.fetch_sub(gone, Relaxed);
+            let mut overflow = family.overflow.lock();
+            if overflow
+                .as_mut()
+                .is_some_and(|series| !series.retained(&family.sort, idle, now))
+            {
+                *overflow = None;
+            }
         }
-        self.0.lock().retain(|_, family| {
+        self.0.families.lock().retain(|_, family| {
             Arc::strong_count(family) > 1
                 || family.sample.lock().is_some()
                 || !family.series.lock().is_empty()
+                || family.overflow.lock().is_some()
         });
     }
 
@@ -133,14 +168,15 @@ impl Registry {
             // that making a handle needs.
             let sampled = family.sample.lock().as_ref().map(|sample| sample());
             let mut series = family.series.lock();
-            if series.is_empty() && sampled.is_none() {
+            let mut overflow = family.overflow.lock();
+            if series.is_empty() && overflow.is_none() && sampled.is_none() {
                 continue;
             }
             text::head(&mut out, &name, &family.help, &family.sort);
             if let Some(value) = sampled {
                 text::number(&mut out, &name, &family.sort, "", value);
             }
-            for series in series.values_mut() {
+            for series in series.values_mut().chain(overflow.as_mut()) {
                 let total = series.total(&family.sort);
                 text::value(&mut out, &name, &family.sort, &series.labels, &total);
             }
@@ -151,6 +187,7 @@ impl Registry {
 
     fn families(&self) -> Vec<(Box<str>, Arc<Family>)> {
         self.0
+            .families
             .lock()
             .iter()
             .map(|(name, family)| (name.clone(), family.clone()))
@@ -158,7 +195,7 @@ impl Registry {
     }
 
     fn family(&self, name: &str, help: &str, sort: Sort) -> Arc<Family> {
-        let mut families = self.0.lock();
+        let mut families = self.0.families.lock();
         if let Some(family) = families.get(name) {
             if family.sort == sort {
                 return family.clone();
@@ -178,8 +215,20 @@ impl Registry {
         let mut all = family.series.lock();
         if let Some(series) = all.get_mut(labels) {
             series.add(&family.sort, cell);
-        } else if all.len() < MAX_SERIES {
+            return;
+        }
+        let lines = family.sort.lines();
+        if self.0.series.fetch_add(lines, Relaxed) + lines <= self.0.ceiling.load(Relaxed) {
             all.insert(labels.clone(), Series::new(&family.sort, labels, cell));
+            return;
+        }
+        self.0.series.fetch_sub(lines, Relaxed);
+        match &mut *family.overflow.lock() {
+            Some(series) => series.add(&family.sort, cell),
+            none => {
+                let labels = Labels::none().with("overflow", "true");
+                *none = Some(Series::new(&family.sort, &labels, cell));
+            }
         }
     }
 }
@@ -187,7 +236,7 @@ impl Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Registry")
-            .field(&self.0.lock().len())
+            .field(&self.0.families.lock().len())
             .finish()
     }
 }
@@ -198,6 +247,17 @@ pub(crate) enum Sort {
     Counter,
     Gauge,
     Histogram(&'static [f64]),
+}
+
+impl Sort {
+    /// How many lines a series of this sort is.
+    const fn lines(&self) -> usize {
+        match self {
+            Self::Counter | Self::Gauge => 1,
+            // The bounds, the infinite one, sum and count.
+            Self::Histogram(bounds) => bounds.len() + 3,
+        }
+    }
 }
 
 /// What a series adds up to.
@@ -265,6 +325,8 @@ struct Family {
     help: Box<str>,
     sort: Sort,
     series: Mutex<BTreeMap<Labels, Series>>,
+    /// Of all that is above the ceiling; locked after `series`.
+    overflow: Mutex<Option<Series>>,
     sample: Mutex<Option<Sample>>,
 }
 
@@ -274,6 +336,7 @@ impl Family {
             help: help.into(),
             sort,
             series: Mutex::default(),
+            overflow: Mutex::default(),
             sample: Mutex::default(),
         }
     }
@@ -379,16 +442,66 @@ mod tests {
     }
 
     #[test]
-    fn a_family_has_a_bounded_number_of_series() {
+    fn above_the_ceiling_a_family_has_one_series_more_and_its_sum_stays_exact() {
         let registry = Registry::new();
+        registry.limit(10);
 
-        for number in 0..MAX_SERIES + 100 {
+        for number in 0..100 {
             let labels = labels().with("sni", &number.to_string());
             registry.counter("requests", "Requests.", &labels).inc();
+            registry.gauge("open", "Open.", &labels).set(1.0);
         }
 
-        let lines = registry.render().lines().count();
-        assert_eq!(lines, MAX_SERIES + "HELP TYPE EOF".split(' ').count());
+        let text = registry.render();
+        assert!(
+            text.contains("requests_total{overflow=\"true\"} 95\n"),
+            "{text}"
+        );
+        assert_eq!(
+            text.lines().filter(|line| line.ends_with("} 1")).count(),
+            10
+        );
+    }
+
+    #[test]
+    fn a_histogram_is_as_many_series_as_it_has_lines() {
+        let registry = Registry::new();
+        registry.limit(5);
+
+        for number in 0..3 {
+            let labels = labels().with("sni", &number.to_string());
+            registry
+                .histogram("ms", "Latency.", BOUNDS, &labels)
+                .observe(1.0);
+        }
+
+        let text = registry.render();
+        assert!(
+            text.contains("ms_count{direction=\"inbound\",sni=\"0\"} 1\n"),
+            "{text}"
+        );
+        assert!(text.contains("ms_count{overflow=\"true\"} 2\n"), "{text}");
+    }
+
+    #[test]
+    fn series_that_have_gone_make_room() {
+        let registry = Registry::new();
+        registry.limit(1);
+        let idle = Duration::from_mins(10);
+        let start = Instant::now();
+        registry.counter("one", "One.", &labels()).inc();
+        registry.counter("other", "Other.", &labels()).inc();
+        registry.retain(idle, start);
+
+        registry.retain(idle, start + idle);
+        assert_eq!(registry.render(), "# EOF\n");
+
+        registry.counter("other", "Other.", &labels()).inc();
+        assert!(
+            registry
+                .render()
+                .contains("other_total{direction=\"inbound\"} 1\n")
+        );
     }
 
     #[test]
