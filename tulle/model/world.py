@@ -170,6 +170,10 @@ class World:
         """Return the routes of every kind."""
         return self._policies.routes.all()
 
+    def route(self, group: str, kind: str, name: ObjectName) -> Route | None:
+        """Return the route of this kind and name."""
+        return self._policies.routes.get((name, f"{kind}.{group}"))
+
     def routes_of(self, group: str, kind: str, name: ObjectName) -> tuple[Route, ...]:
         """Return the routes with this parent; a Service's group is empty."""
         return self._policies.routes.group((group, kind, name))

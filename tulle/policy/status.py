@@ -1,11 +1,7 @@
-"""What became of each object that says who may talk to whom and which way: the conditions of its status.
+"""Which routes, limits and egress networks count.
 
 Pure: it reads the `World` and returns values. A route whose parent does not accept it is not sent to any proxy, so
-the compilers ask `accepted` here and nowhere else; everything further is for people.
-
-Types, reasons and the controller's name are upstream's where upstream has them. Beyond upstream nothing is left out in
-silence: a field or filter that is not acted on, a Server that another one shadows, an authorization that names
-an authentication that is not there, an unknown `appProtocol` each become a condition.
+the compilers ask `accepted` here and nowhere else. `conditions` tells people the same, and more.
 
 One difference from upstream's conflict rule: a route conflicts only with routes that the same clients see (those of the
 parent's namespace, and of its own). Otherwise whoever may make a route in some namespace could take away another's.
@@ -20,8 +16,6 @@ from tulle.model.policies import parent_name
 from tulle.model.route import ParentRef, Route
 from tulle.model.service import ObjectName
 from tulle.model.world import World
-
-CONTROLLER = "linkerd.io/policy-controller"
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
