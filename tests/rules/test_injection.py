@@ -262,3 +262,45 @@ def test_without_a_uid_of_its_own_the_proxy_marks_its_packets() -> None:
 def test_the_application_may_start_before_the_proxy_where_it_is_told_to() -> None:
     assert planned().wait_until_ready
     assert not planned({"proxy-await": "disabled"}).wait_until_ready
+
+
+@pytest.mark.parametrize("level", ["pod", "namespace"])
+def test_requests_may_be_watched_by_the_controller_unless_somebody_says_no(level: str) -> None:
+    lone = one(Pod, pod(container=PORTS))
+    no = {"viz.linkerd.io/disable-tap": "true"}
+
+    own, inherited = (no, {}) if level == "pod" else ({}, no)
+    untapped = plan(
+        Subject("lone", "default", "local", ("10.77.0.5", "fd77::5"), lone.spec, own, inherited),
+        SITE,
+        Membership(True),
+    )
+
+    assert setting("TAP_SVC_NAME") == SITE.control_identity
+    assert "LINKERD2_PROXY_TAP_SVC_NAME" not in untapped.environment
+
+
+def test_a_traced_pod_describes_itself() -> None:
+    lone = one(Pod, pod(container=PORTS))
+    collector = {"name": "LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR", "value": "collector:4317"}
+    annotations = {
+        "config.linkerd.io/proxy-additional-env": json.dumps([collector]),
+        "resource.opentelemetry.io/deployment.environment": "test",
+    }
+    labels = {"app.kubernetes.io/name": "web"}
+    addresses = ("10.77.0.5", "fd77::5")
+
+    traced = plan(
+        Subject("lone", "default", "local", addresses, lone.spec, annotations, {}, labels),
+        SITE,
+        Membership(True),
+    )
+
+    assert traced.environment["LINKERD2_PROXY_TRACE_SERVICE_NAME"] == "web"
+    assert traced.environment["LINKERD2_PROXY_TRACE_EXTRA_ATTRIBUTES"].splitlines() == [
+        'k8s.pod.name="lone"',
+        'k8s.namespace.name="default"',
+        'k8s.container.name="linkerd-proxy"',
+        'deployment.environment="test"',
+    ]
+    assert setting("TRACE_SERVICE_NAME") is None

@@ -69,6 +69,7 @@ class PodOrder:
             self.spec,
             self.annotations,
             self.namespace_annotations,
+            self.labels,
         )
 
     def etc(self, addresses: Pair) -> dict[str, str]:

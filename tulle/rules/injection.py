@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Literal, TypeVar
 
@@ -26,6 +26,10 @@ INJECT = "linkerd.io/inject"
 CONFIG = "config.linkerd.io/"
 BINARY = "tulle.dev/proxy-binary"
 """Which program the proxy is: a path, or `stock` for the one of TULLE_STOCK_PROXY. Ours, not upstream's."""
+DISABLE_TAP = "viz.linkerd.io/disable-tap"
+RESOURCE = "resource.opentelemetry.io/"
+"""What stands behind it is an attribute of all of the proxy's spans."""
+COLLECTOR = "LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR"
 # These are read on the pod only; a namespace cannot set them for its pods.
 POD_ONLY = frozenset({"close-wait-timeout", "enable-gateway", "proxy-cpu-ratio-limit"})
 PROXIES = frozenset({"linkerd-proxy", "istio-proxy"})
@@ -75,7 +79,7 @@ class Site:
     destination_address: str
     policy_address: str
     control_identity: str
-    """The name that whoever answers at these addresses proves."""
+    """The name that whoever answers at these addresses proves, and who may watch requests."""
     trust_anchors: str
     identity_folder: str
     token_file: str
@@ -98,6 +102,7 @@ class Subject:
     spec: PodSpec
     annotations: Mapping[str, str]
     namespace_annotations: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +246,18 @@ def plan(subject: Subject, site: Site, member: Membership) -> Injection:
             read.take("proxy-metrics-hostname-labels", False, _boolean)
         ),
         "INGRESS_MODE": "true" if member.ingress else None,
+        # Who looks on
+        "TAP_SVC_NAME": site.control_identity if _tappable(subject) else None,
     }
     own = {"TULLE_PROXY_MARK": str(MARK)} if not site.has_proxy_uid else {}
+    additional = read.additional_environment()
+    if COLLECTOR in additional:
+        environment |= _tracing(subject)
     return Injection(
         environment={
             **{f"LINKERD2_PROXY_{name}": value for name, value in environment.items() if value is not None},
             **own,
-            **read.additional_environment(),
+            **additional,
         },
         firewall=Firewall(
             proxy_uid=uid if site.has_proxy_uid else None,
@@ -350,6 +360,32 @@ def _workers(read: _Annotations) -> dict[str, str | None]:
         "CORES_MIN": str(least),
         "CORES_MAX": read.take("proxy-cpu-limit", None, lambda text: str(_cores(text))),
         "CORES_MAX_RATIO": read.take("proxy-cpu-ratio-limit", None, _ratio),
+    }
+
+
+def _tappable(subject: Subject) -> bool:
+    """Say whether requests may be watched; either of the two may say no."""
+    places = (subject.annotations, subject.namespace_annotations)
+    return all(annotations.get(DISABLE_TAP) != "true" for annotations in places)
+
+
+def _tracing(subject: Subject) -> dict[str, str | None]:
+    """Return what the proxy's spans say of the pod."""
+    attributes = {
+        "k8s.pod.name": subject.name,
+        "k8s.namespace.name": subject.namespace,
+        "k8s.container.name": "linkerd-proxy",
+        **{
+            key.removeprefix(RESOURCE): value
+            for key, value in subject.annotations.items()
+            if key.startswith(RESOURCE) and "\n" not in value
+        },
+    }
+    labels = subject.labels
+    service = labels.get("app.kubernetes.io/instance") or labels.get("app.kubernetes.io/name")
+    return {
+        "TRACE_SERVICE_NAME": service or "linkerd-proxy",
+        "TRACE_EXTRA_ATTRIBUTES": "\n".join(f'{key}="{value}"' for key, value in attributes.items()),
     }
 
 
