@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benches import load, measure, mesh, proc, rig
+from benches import load, measure, mesh, policies, proc, rig
 from benches.load import Load, Sample
 from benches.mesh import SERVICE_PORTS, TARGETS, Mesh
 from benches.rig import (
@@ -46,6 +46,7 @@ table inet bench {{
 }}
 """
 """Keeps the controller from reading a proxy's metrics, which would be counted with the requests."""
+ACCESS_LOG = {"LINKERD2_PROXY_ACCESS_LOG": "json"}
 BOTH_CORES = f"{LOAD_CORE},{PROXY_CORE}"
 
 
@@ -129,12 +130,18 @@ async def idle_connections(topologies: Topologies) -> Json:
 
 
 async def instructions(topologies: Topologies) -> Json:
-    """User instructions of each proxy for a request, from the difference of two runs."""
+    """User instructions of each proxy for a request."""
+    out, into = await _instructions(topologies, {})
+    return {"outbound": out, "inbound": into, "connections": 48}
+
+
+async def _instructions(topologies: Topologies, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return those of the outbound and of the inbound proxy, from the difference of two runs."""
     few, many = 1_000, 5_000
     counted: dict[int, tuple[int, int]] = {}
     async with topologies.origin() as origin:
         for requests in (few, many):
-            async with mesh.running(topologies.place, topologies.own) as running:
+            async with mesh.running(topologies.place, topologies.own, environment=environment) as running:
                 outputs = []
                 for name in (SERVER, CLIENT):
                     await topologies.place.stop([running.proxies[name]])
@@ -151,7 +158,46 @@ async def instructions(topologies: Topologies) -> Json:
                 inbound, outbound = (_total(output) for output in outputs)
                 counted[requests] = (outbound, inbound)
     out, into = ((counted[many][side] - counted[few][side]) / (many - few) for side in (0, 1))
-    return {"outbound": round(out), "inbound": round(into), "connections": 48}
+    return round(out), round(into)
+
+
+async def features(topologies: Topologies) -> Json:
+    """Plain, with 50 routes, retries, time-outs, authorization and a limit, and with an access log besides."""
+    cases: dict[str, Json] = {
+        "plain": {},
+        "configured": {"policies": policies.everything()},
+        "configured_and_logged": {"policies": policies.everything(), "environment": ACCESS_LOG},
+    }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    for _ in range(5):
+        for name, asked in cases.items():
+            async with (
+                topologies.origin() as origin,
+                mesh.running(topologies.place, topologies.own, **asked) as running,
+            ):
+                one = await _faultless(topologies, STEADY, running, origin)
+            taken[name].append((one.proxy_cpu_us, one.said["p99_us"]))
+    cpu = {name: statistics.median(each for each, _ in of) for name, of in taken.items()}
+    p99 = {name: sorted(each for _, each in of) for name, of in taken.items()}
+    return {
+        **{f"{name}_cpu_us_per_request": round(each, 1) for name, each in cpu.items()},
+        **{
+            f"{name}_ratio": round(statistics.median(each / plain for (each, _), (plain, _) in pairs), 3)
+            for name in ("configured", "configured_and_logged")
+            if (pairs := list(zip(taken[name], taken["plain"], strict=True)))
+        },
+        **{
+            f"{name}_p99_us": f"{statistics.median(each):.0f} ({each[0]:.0f}-{each[-1]:.0f})"
+            for name, each in p99.items()
+        },
+    }
+
+
+async def access_log(topologies: Topologies) -> Json:
+    """User instructions of each proxy for a request, without and with an access log."""
+    plain, logged = [await _instructions(topologies, told) for told in ({}, ACCESS_LOG)]
+    made: Json = {"plain": list(plain), "logged": list(logged), "each_is": "[outbound, inbound]"}
+    return made | {"ratio": round(max(b / a for a, b in zip(plain, logged, strict=True)), 3)}
 
 
 async def start(topologies: Topologies) -> Json:
@@ -275,6 +321,8 @@ MEASUREMENTS: Mapping[str, Callable[[Topologies], Awaitable[Json]]] = {
     "restart": restart,
     "subscribers": subscribers,
     "workers": workers,
+    "features": features,
+    "access-log": access_log,
 }
 
 

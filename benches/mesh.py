@@ -7,7 +7,7 @@ mutual TLS and of policy. The stock proxy runs in the same place, under the same
 
 import secrets
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,16 @@ class Binaries:
 class Mesh:
     """A running mesh of two pods."""
 
-    def __init__(self, place: Rig, binaries: Binaries, folder: Path, *, workers: int, core: str) -> None:
+    def __init__(
+        self,
+        place: Rig,
+        binaries: Binaries,
+        folder: Path,
+        *,
+        workers: int,
+        core: str,
+        environment: Mapping[str, str],
+    ) -> None:
         self.world = world.World()
         self.proxies: dict[str, Process] = {}
         self.controller: Process | None = None
@@ -85,6 +94,7 @@ class Mesh:
         self._folder = folder
         self._workers = workers
         self._core = core
+        self._environment = {**LOG_ENVIRONMENT, **environment}
 
     @property
     def pair(self) -> tuple[Process, Process]:
@@ -122,7 +132,7 @@ class Mesh:
         binary = self._binaries.own if name == CONTROL else self._binaries.pair
         own = binary == self._binaries.own
         self._write_identity(name, injection, with_key=not own)
-        environment = {**injection.environment, **LOG_ENVIRONMENT}
+        environment = {**injection.environment, **self._environment}
         workers = [] if name == CONTROL or not own else ["--workers", str(self._workers)]
         return await self._place.start(
             f"proxy-{name}",
@@ -206,7 +216,7 @@ def snapshot(backends: Sequence[str]) -> tuple[list[world.Json], list[world.Json
 @asynccontextmanager
 async def controller_only(place: Rig, binaries: Binaries, backends: Sequence[str]) -> AsyncIterator[Mesh]:
     """Start a controller that can be reached without a proxy, and end it in the end."""
-    async with _prepared(place, binaries, backends, 1, PROXY_CORE) as mesh:
+    async with _prepared(place, binaries, snapshot(backends), 1, PROXY_CORE, {}) as mesh:
         await mesh.start_controller()
         yield mesh
 
@@ -217,11 +227,25 @@ async def running(
     binaries: Binaries,
     *,
     backends: Sequence[str] = (ADDRESSES[SERVER],),
+    policies: Sequence[world.Json] = (),
+    environment: Mapping[str, str] | None = None,
     workers: int = 1,
     core: str = PROXY_CORE,
 ) -> AsyncIterator[Mesh]:
-    """Start everything; end everything in the end."""
-    async with _prepared(place, binaries, backends, workers, core) as mesh:
+    """Start everything; end everything in the end.
+
+    Args:
+        place: where.
+        binaries: what.
+        backends: the addresses behind the service.
+        policies: objects beside the service.
+        environment: what the two proxies are told besides.
+        workers: of each of the two proxies.
+        core: where the two proxies run.
+    """
+    objects, pods = snapshot(backends)
+    known = ([*objects, *policies], pods)
+    async with _prepared(place, binaries, known, workers, core, environment or {}) as mesh:
         await mesh.start_controller()
         for name in (CONTROL, CLIENT, SERVER):
             await mesh.redirect(name)
@@ -231,14 +255,19 @@ async def running(
 
 @asynccontextmanager
 async def _prepared(
-    place: Rig, binaries: Binaries, backends: Sequence[str], workers: int, core: str
+    place: Rig,
+    binaries: Binaries,
+    known: tuple[Sequence[world.Json], Sequence[world.Json]],
+    workers: int,
+    core: str,
+    environment: Mapping[str, str],
 ) -> AsyncIterator[Mesh]:
     folder = place.folder / f"mesh-{secrets.token_hex(4)}"
     for part in ("state", "persistent"):
         (folder / part).mkdir(parents=True)
     (folder / "state" / "token.key").write_bytes(secrets.token_bytes(tokens.KEY_BYTES))
-    mesh = Mesh(place, binaries, folder, workers=workers, core=core)
-    await mesh.world.state(*snapshot(backends))
+    mesh = Mesh(place, binaries, folder, workers=workers, core=core, environment=environment)
+    await mesh.world.state(*known)
     async with mesh.world.served(folder / "state" / "supervisor.sock"):
         try:
             yield mesh

@@ -92,6 +92,8 @@ def figures(results: Json) -> list[Figure]:
         _download(measured.get("download")),
         *_workers(measured.get("workers")),
         _slow(measured.get("slow-backend")),
+        _features(measured.get("features")),
+        _access_log(measured.get("access-log")),
     ]
 
 
@@ -213,6 +215,28 @@ def _slow(measured: Json | None) -> Figure:
         f"{part:.2%}" if part is not None else None,
         _at_least(part, 0.995),
         _at_least(part, 0.999),
+    )
+
+
+def _features(measured: Json | None) -> Figure:
+    ratio = measured["configured_ratio"] if measured else None
+    return Figure(
+        "50 routes, retries and authorization: CPU per request",
+        "≤ 1.15 × plain",
+        "",
+        f"{ratio:.3f} ×" if ratio is not None else None,
+        _at_most(ratio, 1.15),
+    )
+
+
+def _access_log(measured: Json | None) -> Figure:
+    ratio = measured["ratio"] if measured else None
+    return Figure(
+        "access log: user instructions",
+        "≤ 1.05 × without",
+        "",
+        f"{ratio:.3f} ×" if ratio is not None else None,
+        _at_most(ratio, 1.05),
     )
 
 
