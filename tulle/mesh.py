@@ -124,6 +124,19 @@ class Stats(msgspec.Struct, frozen=True):
     pods: dict[str, Traffic] = {}
 
 
+class Known(msgspec.Struct, frozen=True):
+    """An object as its manifest has it, with its status; `source` is the file and line, where there is one."""
+
+    object: dict[str, object]
+    source: str | None = None
+
+
+class Items(msgspec.Struct, frozen=True):
+    """What the controller knows."""
+
+    items: tuple[Known, ...] = ()
+
+
 class Nothing(msgspec.Struct):
     """An answer that only says yes."""
 
@@ -458,6 +471,13 @@ class Mesh:
     async def profile(self, authority: str) -> Json:
         """Return the profile that a client gets for an address or authority."""
         return await self._controller.get("/v1/diagnostics/profile", Json, {"authority": full(authority)})
+
+    async def objects(
+        self, kind: str, *, namespace: str | None = None, name: str | None = None
+    ) -> tuple[Known, ...]:
+        """Return the policies, routes or Services of a kind (`HTTPRoute`, `HTTPRoute.policy.linkerd.io`)."""
+        query = {key: value for key, value in (("namespace", namespace), ("name", name)) if value is not None}
+        return (await self._controller.get(f"/v1/objects/{kind}", Items, query)).items
 
     async def inbound_policy(self, pod: str, port: int) -> Json:
         """Return the policy that a pod gets for one of its ports."""
