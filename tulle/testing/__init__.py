@@ -1,14 +1,15 @@
 """A mesh for tests: started from text or a folder, called from inside, and hurt on purpose.
 
-    async def test_a_denied_client_is_refused(mesh: LiveMesh) -> None:
-        await mesh.up(MANIFESTS)
+    async def test_a_denied_client_is_refused(live_mesh: LiveMesh) -> None:
+        await live_mesh.up(MANIFESTS)
 
-        await mesh.deny("web", 8080)
+        await live_mesh.deny("web", 8080)
 
-        assert (await mesh.call("client", "http://web:8080/")).status == 403
+        assert (await live_mesh.call("client", "http://web:8080/")).status == 403
 
-The fixture `mesh` comes with the package as a pytest plug-in. Everything is done from outside, to the processes,
-the links and the manifests of a real mesh; no part of the mesh knows that it is tested.
+The fixture `live_mesh` comes with the package as a pytest plug-in. Everything is done from outside, to the processes,
+the links and the manifests of a real mesh; no part of the mesh knows that it is tested. Beside it is `mesh`
+(`tulle.testing.policy`), which only asks what manifests would do.
 """
 
 import asyncio
@@ -41,6 +42,9 @@ table inet cut {{
 DEVICE = "eth0"
 """What every pod's link is called inside it."""
 COUNTER = itertools.count(1)
+TAKEN_S = 10.0
+LOOK_S = 0.02
+"""How long the control plane may take for a manifest, and how often it is asked."""
 
 CALL = """
 import http.client, json, sys, urllib.parse
@@ -81,7 +85,6 @@ class LiveMesh:
         self.folder = home / "manifests"
         self._environment = {**os.environ, "TULLE_STATE_DIR": str(home / "s")}
         self.api = Mesh(f"t{os.getpid()}-{next(COUNTER)}", environment=self._environment)
-        self._denied = itertools.count(1)
 
     @property
     def name(self) -> str:
@@ -225,18 +228,39 @@ class LiveMesh:
     async def deny(self, workload: str, port: int, *, but: Iterable[str] = ()) -> str:
         """Refuse every client of a workload's port, but those of these identities; return the manifest's name.
 
-        The workload's pods are found by the label `app`.
+        The workload's pods are found by the label `app`. To end it, `remove` the manifest.
+
+        Raises:
+            MeshError: the mesh did not take it.
         """
-        name = f"deny-{next(self._denied)}"
         namespace = (await self.api.pod(workload)).namespace
+        # Of several Servers on a port the first by name owns it.
+        name = f"0-deny-{workload}-{port}"
         identities = json.dumps(list(but) or ["nobody.invalid"])
         text = POLICY.format(
             name=name, namespace=namespace, workload=workload, port=port, identities=identities
         )
-        problems = await self.write(f"{name}.yaml", text)
+        file = f"{namespace}-{name}.yaml"
+        problems = await self.write(file, text)
         if problems:
             raise MeshError("\n".join(problems))
-        return f"{name}.yaml"
+        await self._owned(f"{namespace}/{workload}", port, name)
+        return file
+
+    async def _owned(self, pod: str, port: int, server: str) -> None:
+        """Return when the control plane has put a Server in charge of a port."""
+        owner: object = None
+        deadline = asyncio.get_running_loop().time() + TAKEN_S
+        while asyncio.get_running_loop().time() < deadline:
+            labels = (await self.api.inbound_policy(pod, port)).get("labels")
+            owner = labels.get("name") if isinstance(labels, dict) else None
+            if owner == server:
+                return
+            await asyncio.sleep(LOOK_S)
+        raise MeshError(
+            f"port {port} of {pod} is owned by {owner}, not by the Server {server}: "
+            "is there an older one, or has the pod no label `app`?"
+        )
 
     def said(self) -> str:
         """Return the end of the supervisor's log."""
