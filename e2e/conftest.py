@@ -103,6 +103,12 @@ def layout() -> str:
     return text
 
 
+@pytest.fixture
+def mesh(live_mesh: LiveMesh) -> LiveMesh:
+    """Return a running mesh: here nothing is about manifests alone."""
+    return live_mesh
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """The pods of the shared mesh by name."""

@@ -26,8 +26,9 @@ from pathlib import Path
 from tulle.local.enter import descendants, inside_network, program
 from tulle.mesh import PROXY, Mesh, State
 from tulle.model.errors import MeshError, NotFound
+from tulle.testing.policy import Call, PolicyMesh
 
-__all__ = ["Answer", "LiveMesh"]
+__all__ = ["Answer", "Call", "LiveMesh", "PolicyMesh"]
 
 CUT = """
 table inet cut {{
