@@ -1,7 +1,8 @@
 //! Which of two answers rules a destination: the outbound policy or the profile.
 //!
 //! Both must have been given, or refused, before anything is known. The policy rules where
-//! there is one; of the profile only "opaque" counts then. Where the control plane has no
+//! there is one, but for what the profile decides: whether bytes are looked at, and its own
+//! routes and overrides, if it has some. Where the control plane has no
 //! policy for the address (a pod's, or a control plane without policies), the profile stands
 //! in, and without either the traffic goes where it was going.
 
@@ -71,22 +72,26 @@ impl Destination {
 
     /// Take the profile's answer in; return what to show from now on, if that changes.
     pub(crate) fn profile(&mut self, answer: Answer<DestinationProfile>) -> Option<OutboundState> {
-        let first = matches!(self.profile, Answer::Pending);
-        let was_opaque = self.is_opaque();
+        let rules = self.profile_rules() || matches!(self.profile, Answer::Pending);
         self.profile = answer;
-        let rules = first || was_opaque != self.is_opaque() || !self.has_policy();
+        let rules = rules || self.profile_rules() || !self.has_policy();
         if rules { self.state() } else { None }
     }
 
-    fn is_opaque(&self) -> bool {
-        matches!(&self.profile, Answer::Known(profile) if profile.opaque_protocol)
+    /// Whether the profile says anything beside the policy.
+    fn profile_rules(&self) -> bool {
+        matches!(&self.profile, Answer::Known(profile)
+            if profile.opaque_protocol
+                || !profile.routes.is_empty()
+                || !profile.dst_overrides.is_empty())
     }
 
     fn state(&self) -> Option<OutboundState> {
         let policy = match (&self.policy, &self.profile) {
             (Answer::Pending, _) | (_, Answer::Pending) => return None,
-            (Answer::Known(policy), _) if self.is_opaque() => {
-                Arc::new(ClientPolicy::clone(policy).into_opaque())
+            (Answer::Known(policy), Answer::Known(profile)) if self.profile_rules() => {
+                let policy = ClientPolicy::clone(policy);
+                Arc::new(policy.with_profile(profile, self.original.port()))
             }
             (Answer::Known(policy), _) => Arc::clone(policy),
             (Answer::Refused(why), _) => {

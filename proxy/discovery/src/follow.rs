@@ -12,6 +12,7 @@ use tonic::{
     Code, Request, Status, Streaming,
     client::Grpc,
     codec::{BufferSettings, Codec},
+    metadata::MetadataValue,
 };
 use tonic_prost::ProstCodec;
 use tracing::debug;
@@ -28,6 +29,9 @@ const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 /// A stream that lived so long was a good one: the next pause is short again.
 const PROVEN: Duration = Duration::from_secs(1);
 
+/// The request metadata that names capabilities.
+const CAPABILITIES: &str = "tulle-capabilities";
+
 /// What to follow.
 pub(crate) struct Follow<Q> {
     pub(crate) channel: ControlChannel,
@@ -37,6 +41,8 @@ pub(crate) struct Follow<Q> {
     pub(crate) backoff: Backoff,
     /// Codes that end it.
     pub(crate) terminal: &'static [Code],
+    /// What the peer is told that this proxy understands, by commas.
+    pub(crate) capabilities: Option<&'static str>,
 }
 
 /// How one stream ended.
@@ -134,7 +140,11 @@ impl<Q: Message + Clone + 'static> Follow<Q> {
     {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let path = PathAndQuery::from_static(self.path);
-        let request = Request::new(self.request.clone());
+        let mut request = Request::new(self.request.clone());
+        if let Some(capabilities) = self.capabilities {
+            let value = MetadataValue::from_static(capabilities);
+            request.metadata_mut().insert(CAPABILITIES, value);
+        }
         let response = grpc
             .server_streaming(request, path, SmallBuffers::default())
             .await?;

@@ -28,6 +28,10 @@ use crate::{
     settings::Settings,
 };
 
+/// What this proxy understands of an outbound policy beyond the stock one: rewrites, mirrors and
+/// the other additions to routes. A control plane that does not know the word ignores it.
+const CAPABILITIES: &str = "routes";
+
 /// Codes after which asking again changes nothing.
 const USELESS: &[Code] = &[Code::InvalidArgument, Code::FailedPrecondition];
 
@@ -65,6 +69,7 @@ pub(crate) async fn port(
         limits: settings.policy_limits,
         backoff: settings.inbound_backoff,
         terminal: USELESS,
+        capabilities: None,
     };
     let mut last = Last::default();
     let mut pending = true;
@@ -140,6 +145,7 @@ async fn client_policy(
         limits: settings.policy_limits,
         backoff: settings.outbound_backoff,
         terminal: NO_POLICY,
+        capabilities: Some(CAPABILITIES),
     };
     let mut last = Last::default();
     let show = |answer| {
@@ -184,6 +190,7 @@ async fn profile(
         limits: settings.destination_limits,
         backoff: settings.outbound_backoff,
         terminal: NO_PROFILE,
+        capabilities: None,
     };
     let mut last = Last::default();
     let show = |answer| {
@@ -197,14 +204,6 @@ async fn profile(
         settings.idle,
         |heard: Heard<DestinationProfile>| match heard {
             Heard::Message { message, .. } => {
-                // The rest of it (legacy routes and splits) has no effect yet.
-                let message = DestinationProfile {
-                    opaque_protocol: message.opaque_protocol,
-                    fully_qualified_name: message.fully_qualified_name,
-                    endpoint: message.endpoint,
-                    parent_ref: message.parent_ref,
-                    ..DestinationProfile::default()
-                };
                 if last.differs(&message) {
                     show(Answer::Known(message));
                 }
@@ -234,6 +233,7 @@ pub(crate) async fn endpoints(
         limits: settings.destination_limits,
         backoff: settings.outbound_backoff,
         terminal: USELESS,
+        capabilities: None,
     };
     let mut set = EndpointSet::default();
     ask(follow, &publisher, settings.idle, |heard: Heard<Update>| match heard {

@@ -70,12 +70,14 @@ async fn the_policy_rules_once_both_answers_are_there() {
     let view = discovery.outbound(addr("10.1.0.1:80"));
     let policy = plane.policy().await;
     assert_eq!(policy.request.source_workload, "workload");
+    assert_eq!(policy.capabilities.as_deref(), Some("routes"));
 
     policy.send(service_policy("web", "web:80")).await;
     assert!(pending(&view).await);
 
     let profile = plane.profile().await;
     assert_eq!(profile.request.path, "10.1.0.1:80");
+    assert_eq!(profile.capabilities, None);
     profile.send(DestinationProfile::default()).await;
     assert_eq!(known(&view).await, "detect web:80");
 }
@@ -318,4 +320,38 @@ async fn an_address_that_was_unknown_is_asked_for_again_when_it_is_used_again() 
     sleep(Duration::from_secs(1)).await;
 
     assert_eq!(word(&view.get()), "detect web:80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_with_overrides_sends_a_services_traffic_elsewhere() {
+    let plane = ControlPlane::new();
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.outbound(addr("10.1.0.1:80"));
+    let policy = plane.policy().await;
+    let profile = plane.profile().await;
+    policy.send(service_policy("web", "web:80")).await;
+    let plain = DestinationProfile {
+        fully_qualified_name: "web.shop.svc.cluster.local".into(),
+        ..DestinationProfile::default()
+    };
+    profile.send(plain.clone()).await;
+    assert_eq!(known(&view).await, "detect web:80");
+
+    let overrides = vec![tulle_api::destination::WeightedDst {
+        authority: "web-2.shop.svc.cluster.local:80".into(),
+        weight: 1,
+        backend_ref: None,
+    }];
+    profile
+        .send(DestinationProfile {
+            dst_overrides: overrides,
+            ..plain.clone()
+        })
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(known(&view).await, "detect web-2.shop.svc.cluster.local:80");
+
+    profile.send(plain).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(known(&view).await, "detect web:80");
 }

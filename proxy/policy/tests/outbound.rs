@@ -248,6 +248,7 @@ fn failure_accrual_is_read() {
             min_requests: 5,
             max_consecutive_failures: 0,
             backoff: read,
+            respect_retry_after: true,
         })
     );
 }

@@ -48,6 +48,8 @@ type Answers<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 pub struct Subscriber<Q, M> {
     /// What was asked.
     pub request: Q,
+    /// What the proxy says that it understands beyond the stock protocol.
+    pub capabilities: Option<String>,
     answers: mpsc::Sender<Result<M, Status>>,
 }
 
@@ -380,9 +382,12 @@ fn subscribe<Q, M: Send + 'static>(
     request: Request<Q>,
 ) -> Response<Answers<M>> {
     let (answers, stream) = mpsc::channel(QUEUE);
+    let capabilities = request.metadata().get("tulle-capabilities");
+    let capabilities = capabilities.and_then(|value| Some(value.to_str().ok()?.to_owned()));
     // The line's receiver lives as long as the control plane.
     let _ = line.sender.send(Subscriber {
         request: request.into_inner(),
+        capabilities,
         answers,
     });
     Response::new(Box::pin(ReceiverStream::new(stream)))

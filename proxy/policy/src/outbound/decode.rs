@@ -88,6 +88,7 @@ fn http(
     Ok(HttpRoutes {
         failure_accrual,
         table: Table::new(routes),
+        profile: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Where traffic to one destination goes.
 
 mod decode;
+mod profile;
 
 use std::{collections::HashMap, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
@@ -14,6 +15,8 @@ use crate::{
     table::{Candidate, Entry, OtherHost, Table},
     trace::{Silent, Subject, Trace, Verdict},
 };
+
+pub use profile::{Profile, ProfileRoute, RetryBudget};
 
 /// The policy of one destination.
 #[derive(Clone, Debug)]
@@ -84,6 +87,8 @@ pub struct HttpRoutes {
     /// When an endpoint is left out for failing.
     pub failure_accrual: Option<FailureAccrual>,
     table: Table<HttpPattern, Rule>,
+    /// Decides instead of the table.
+    profile: Option<Arc<Profile>>,
 }
 
 /// The routes of gRPC.
@@ -195,6 +200,8 @@ pub struct RouteMatch<'a> {
     pub rule: &'a Rule,
     /// What it matched of the path.
     pub path: PathMatched,
+    /// The route of a service profile that the rule is of.
+    pub profile: Option<&'a ProfileRoute>,
 }
 
 impl Deref for RouteMatch<'_> {
@@ -211,18 +218,40 @@ impl HttpRoutes {
     /// # Errors
     /// Where none matches.
     pub fn find(&self, facts: &Facts<'_>) -> Result<RouteMatch<'_>, Refusal> {
-        found(self.table.find(facts, &mut Silent), &mut Silent)
+        self.search(facts, &mut Silent)
     }
 
     /// [`Self::find`] with its steps.
     pub fn explain(&self, facts: &Facts<'_>) -> (Result<RouteMatch<'_>, Refusal>, Vec<Step>) {
         let mut steps = Vec::new();
-        (found(self.table.find(facts, &mut steps), &mut steps), steps)
+        (self.search(facts, &mut steps), steps)
+    }
+
+    fn search(&self, facts: &Facts<'_>, trace: &mut impl Trace) -> Result<RouteMatch<'_>, Refusal> {
+        if let Some(profile) = &self.profile {
+            return Ok(profile.find(facts, trace));
+        }
+        found(self.table.find(facts, trace), trace)
     }
 
     /// All rules; for who keeps balancers.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.table.values()
+        let of_profile = self.profile.iter().flat_map(|profile| profile.rules());
+        self.table.values().chain(of_profile)
+    }
+
+    /// The service profile whose routes these are.
+    #[must_use]
+    pub fn profile(&self) -> Option<&Arc<Profile>> {
+        self.profile.as_ref()
+    }
+
+    fn of_profile(profile: &Arc<Profile>) -> Self {
+        Self {
+            failure_accrual: None,
+            table: Table::new(Box::default()),
+            profile: Some(profile.clone()),
+        }
     }
 
     fn only(distribution: Distribution<Filter>) -> Self {
@@ -247,6 +276,7 @@ impl HttpRoutes {
         Self {
             failure_accrual: None,
             table,
+            profile: None,
         }
     }
 }
@@ -283,7 +313,11 @@ fn found<'a>(
             "no route found for request",
         ));
     };
-    Ok(RouteMatch { rule, path })
+    Ok(RouteMatch {
+        rule,
+        path,
+        profile: None,
+    })
 }
 
 impl OpaqueRoutes {
@@ -398,7 +432,34 @@ impl ClientPolicy {
                 Self::balance(service, &path)
             }
         };
-        if profile.opaque_protocol {
+        policy.with_profile(profile, original.port())
+    }
+
+    /// The same under a service profile, which decides where it has something to say: of
+    /// requests by its routes and overrides, of other connections by its overrides, and whether
+    /// bytes are looked at.
+    #[must_use]
+    pub fn with_profile(self, wire: &destination::DestinationProfile, port: u16) -> Self {
+        let mut protocol = self.protocol;
+        if let Some(profile) = Profile::new(wire, port) {
+            let routes = HttpRoutes::of_profile(&Arc::new(profile));
+            match &mut protocol {
+                Protocol::Detect { http1, http2, .. } => {
+                    *http1 = routes.clone();
+                    *http2 = routes;
+                }
+                Protocol::Http1(http) | Protocol::Http2(http) => *http = routes,
+                Protocol::Grpc(_) => protocol = Protocol::Http2(routes),
+                Protocol::Opaque(_) | Protocol::Tls(_) | Protocol::Invalid(_) => {}
+            }
+        }
+        if let (Protocol::Detect { opaque, .. } | Protocol::Opaque(opaque), Some(rule)) =
+            (&mut protocol, profile::opaque(wire))
+        {
+            *opaque = OpaqueRoutes(Some(rule));
+        }
+        let policy = Self { protocol, ..self };
+        if wire.opaque_protocol {
             policy.into_opaque()
         } else {
             policy
