@@ -205,3 +205,21 @@ def test_an_annotated_service_port_is_opaque_to_its_clients() -> None:
     service = replace(WEB_SERVICE, opaque_ports=PortSet.parse("80"))
 
     assert profile("10.78.0.5", 80, service) == ServiceProfile(WEB, 80, opaque=True)
+
+
+def test_endpoints_with_hints_serve_the_zones_that_they_are_meant_for() -> None:
+    here, there = web_pod(0, zone="a"), web_pod(1, zone="b")
+    of = web_slice(here, there)
+    first, second = of.endpoints
+    hinted = replace(of, endpoints=(replace(first, hints=("a",)), replace(second, hints=("b", "c"))))
+    partly = replace(of, endpoints=(replace(first, hints=("a",)), second))
+
+    def addresses(of: Slice, zone: str | None) -> list[str]:
+        return [peer.address for peer in peers(WEB_SERVICE, here, there, of, client=Client(zone=zone))]
+
+    everything = ["10.77.0.10", "10.77.0.11"]
+    assert addresses(hinted, "a") == ["10.77.0.10"]
+    assert addresses(hinted, "c") == ["10.77.0.11"]
+    assert addresses(hinted, "d") == everything
+    assert addresses(hinted, None) == everything
+    assert addresses(partly, "a") == everything

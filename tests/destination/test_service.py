@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -9,6 +10,7 @@ import grpc.aio
 import pytest
 
 from tests.control_plane import (
+    WEB,
     WEB_IDENTITY,
     WEB_SERVICE,
     code_of,
@@ -21,7 +23,20 @@ from tests.control_plane import (
 from tulle.destination.index import DestinationIndex
 from tulle.destination.service import DestinationService
 from tulle.lib.stream import Gate
+from tulle.model.endpoint import Endpoint, Slice, SlicePort
+from tulle.model.external import ExternalWorkload, WorkloadPort
+from tulle.model.objects import Metadata, Position
 from tulle.model.pod import TrustDomain
+from tulle.model.profile import (
+    Override,
+    ProfileRoute,
+    RequestMatch,
+    ResponseClass,
+    ResponseMatch,
+    RetryBudget,
+    ServiceProfile,
+)
+from tulle.model.service import ObjectName
 from tulle.model.update import Changed, Object, Removed, key_of
 from tulle.model.world import World
 from tulle.wire import destination_pb2 as wire
@@ -47,8 +62,8 @@ class Mesh:
     def get(self, path: str = WEB_PATH, token: str = "") -> Any:
         return self.stub.Get(wire.GetDestination(path=path, context_token=token))
 
-    def profile(self, path: str) -> Any:
-        return self.stub.GetProfile(wire.GetDestination(path=path))
+    def profile(self, path: str, token: str = "") -> Any:
+        return self.stub.GetProfile(wire.GetDestination(path=path, context_token=token))
 
 
 @asynccontextmanager
@@ -253,3 +268,158 @@ async def test_what_has_no_profile_ends_with_its_code(path: str, code: grpc.Stat
     twin = replace(WEB_SERVICE, name=WEB_SERVICE.name._replace(name="twin"))
     async with mesh(WEB_SERVICE, twin) as shop:
         assert await code_of(shop.profile(path)) is code
+
+
+FQN = "web.shop.svc.cluster.local"
+
+
+def service_profile(namespace: str = "shop", **changes: Any) -> ServiceProfile:
+    fields: dict[str, Any] = {
+        "meta": Metadata(FQN, namespace, {}, {}),
+        "routes": (),
+        "budget": None,
+        "overrides": (),
+        "raw": {},
+        "source": Position("profile.yaml", 1),
+    }
+    return ServiceProfile(**fields | changes)
+
+
+async def test_a_profile_says_what_its_routes_and_overrides_say() -> None:
+    condition = RequestMatch(
+        path_regex="/book/.*",
+        method="POST",
+        any_of=(RequestMatch(method="PURGE"), RequestMatch(negated=RequestMatch(path_regex="/x"))),
+    )
+    failing = ResponseMatch(
+        all_of=(ResponseMatch(status=(500, 599)), ResponseMatch(negated=ResponseMatch(status=(503, 503))))
+    )
+    route = ProfileRoute(
+        "book", condition, (ResponseClass(failing, is_failure=True),), True, timedelta(milliseconds=300)
+    )
+    profile = service_profile(
+        routes=(route,),
+        budget=RetryBudget(0.5, 3, timedelta(minutes=5)),
+        overrides=(Override("canary.shop.svc.cluster.local:8080", 100), Override("example.org.", 900)),
+    )
+    async with mesh(WEB_SERVICE, profile) as shop:
+        said = await shop.profile("10.78.0.5:80").read()
+
+    assert said == wire.DestinationProfile(
+        fully_qualified_name=FQN,
+        parent_ref={
+            "resource": {"group": "core", "kind": "Service", "name": "web", "namespace": "shop", "port": 80}
+        },
+        profile_ref={
+            "resource": {"group": "linkerd.io", "kind": "ServiceProfile", "name": FQN, "namespace": "shop"}
+        },
+        retry_budget={"retry_ratio": 0.5, "min_retries_per_second": 3, "ttl": {"seconds": 60}},
+        routes=[
+            {
+                "condition": {
+                    "all": {
+                        "matches": [
+                            {"path": {"regex": "/book/.*"}},
+                            {"method": {"registered": "POST"}},
+                            {
+                                "any": {
+                                    "matches": [
+                                        {"method": {"unregistered": "PURGE"}},
+                                        {"not": {"path": {"regex": "/x"}}},
+                                    ]
+                                }
+                            },
+                        ]
+                    }
+                },
+                "response_classes": [
+                    {
+                        "condition": {
+                            "all": {
+                                "matches": [
+                                    {"status": {"min": 500, "max": 599}},
+                                    {"not": {"status": {"min": 503, "max": 503}}},
+                                ]
+                            }
+                        },
+                        "is_failure": True,
+                    }
+                ],
+                "metrics_labels": {"route": "book"},
+                "is_retryable": True,
+                "timeout": {"nanos": 300_000_000},
+            }
+        ],
+        dst_overrides=[
+            {
+                "authority": "canary.shop.svc.cluster.local:8080",
+                "weight": 1000,
+                "backend_ref": {
+                    "resource": {
+                        "group": "core",
+                        "kind": "Service",
+                        "name": "canary",
+                        "namespace": "shop",
+                        "port": 8080,
+                    }
+                },
+            },
+            {"authority": "example.org:80", "weight": 9000},
+        ],
+    )
+
+
+async def test_a_client_s_own_profile_comes_before_the_service_s_and_may_come_and_go() -> None:
+    own = service_profile("depot", overrides=(Override("own.depot.svc.cluster.local", 1000),))
+    service_s = service_profile(overrides=(Override("shared.shop.svc.cluster.local", 1000),))
+
+    def overrides(profile: wire.DestinationProfile) -> list[str]:
+        return [of.authority for of in profile.dst_overrides]
+
+    async with mesh(WEB_SERVICE) as shop:
+        depot, other = (
+            shop.profile("10.78.0.5:80", token=f'{{"ns":"{namespace}"}}') for namespace in ("depot", "other")
+        )
+        assert [overrides(await stream.read()) for stream in (depot, other)] == [[], []]
+        assert len(shop.service.profiles) == 1
+
+        shop.change(own)
+        assert overrides(await depot.read()) == ["own.depot.svc.cluster.local:80"]
+        shop.change(service_s)
+        assert overrides(await other.read()) == ["shared.shop.svc.cluster.local:80"]
+        assert len(shop.service.profiles) == 2
+        shop.remove(own)
+        assert overrides(await depot.read()) == ["shared.shop.svc.cluster.local:80"]
+
+
+async def test_an_external_workload_is_known_by_its_certificate() -> None:
+    vm = ExternalWorkload(
+        Metadata("vm", "shop", {}, {}),
+        "spiffe://mesh/vm",
+        "vm.example",
+        (WorkloadPort(8080, "http"),),
+        ("192.0.2.1",),
+        True,
+        {},
+        Position("vm.yaml", 1),
+    )
+    slice_ = Slice(
+        ObjectName("shop", "x"), WEB, (SlicePort("http", 8080),), (Endpoint("192.0.2.1", external=vm.name),)
+    )
+    expected = wire.WeightedAddr(
+        addr={"ip": {"ipv4": 0xC0000201}, "port": 8080},
+        weight=10_000,
+        metric_labels={"namespace": "shop", "external_workload": "vm", "zone_locality": "unknown"},
+        tls_identity={
+            "uri_like_identity": {"uri": "spiffe://mesh/vm"},
+            "server_name": {"name": "vm.example"},
+        },
+        protocol_hint={"h2": {}, "opaque_transport": {"inbound_port": 4143}},
+    )
+
+    async with mesh(WEB_SERVICE, slice_, vm) as shop:
+        endpoints = await shop.get().read()
+        profile = await shop.profile("192.0.2.1:8080").read()
+
+    assert list(endpoints.add.addrs) == [expected]
+    assert profile.endpoint == expected
