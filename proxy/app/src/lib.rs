@@ -12,7 +12,10 @@ mod shard;
 
 use std::{net::SocketAddr, sync::Arc, thread};
 
-use tokio::sync::{mpsc::unbounded_channel, oneshot};
+use tokio::{
+    sync::{mpsc::unbounded_channel, oneshot},
+    time::Instant,
+};
 use tulle_config::Config;
 use tulle_http::DrainSignal;
 use tulle_metrics::Registry;
@@ -60,7 +63,7 @@ pub fn run(config: Config) -> Result<(), AppError> {
     if let Some(series) = config.metrics_max_series {
         registry.limit(series);
     }
-    process::register(&registry);
+    let _held = process::register(&registry);
     let store = Store::new();
     let (trigger, drain) = DrainSignal::new();
     drop(drain);
@@ -90,6 +93,7 @@ pub fn run(config: Config) -> Result<(), AppError> {
         .map(|format| AccessLog::start(format, &registry))
         .transpose()?;
     let parts = Parts {
+        epoch: Instant::now(),
         access_log: access_log.clone(),
         shards: config.workers.count(processors),
         config,

@@ -6,6 +6,7 @@ use tokio::{
     runtime::LocalRuntime,
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
     task::spawn_local,
+    time::Instant,
 };
 use tracing::warn;
 use tulle_config::{Config, ServerH2};
@@ -41,7 +42,10 @@ pub(crate) struct Parts {
     pub(crate) discovery: Discovery,
     pub(crate) drain: Trigger,
     pub(crate) shards: usize,
+    pub(crate) epoch: Instant,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) taps: Taps,
+    pub(crate) tracer: Tracer,
 }
 
 /// Both halves.
@@ -63,7 +67,10 @@ impl Shard {
             discovery,
             drain,
             shards,
+            epoch,
             access_log,
+            taps,
+            tracer,
         } = parts;
         Self {
             drain: drain.clone(),

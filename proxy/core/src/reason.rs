@@ -217,6 +217,22 @@ impl Reason {
         }
     }
 
+    /// The label `error` in the stock families that count errors; what policy decides is none.
+    #[must_use]
+    pub const fn error(self) -> Option<&'static str> {
+        match self.phase() {
+            Phase::Policy if !matches!(self, Self::PolicyInvalid | Self::Unexpected) => None,
+            Phase::Queue if matches!(self, Self::FailFast) => Some("failfast"),
+            Phase::Queue => Some("loadshed"),
+            Phase::Connect | Phase::Tls => Some("i/o"),
+            Phase::Response if matches!(self, Self::ConnectionLost | Self::BadResponse) => {
+                Some("i/o")
+            }
+            Phase::Resolve if matches!(self, Self::NoEndpoints) => Some("failfast"),
+            Phase::Policy | Phase::Request | Phase::Resolve | Phase::Response => Some("unexpected"),
+        }
+    }
+
     /// Where on its way through the proxy something was refused.
     #[must_use]
     pub const fn phase(self) -> Phase {

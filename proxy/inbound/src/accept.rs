@@ -154,6 +154,7 @@ async fn open_direct(
             client_id: accepted.client_id,
         },
     };
+    shard.announced(&header, &peer.tls);
     let client = Prefixed::new(Counted::new(io, port.client_metrics(shard, &peer.tls)));
     let connection = Connection {
         port,

@@ -18,12 +18,14 @@ use tulle_http::{
 };
 use tulle_policy::{Answer, Facts, Grant, Permit, apply_request};
 use tulle_telemetry::{AccessLog, ResponseFacts};
+use tulle_trace::Span;
 
 use crate::{
     Shard,
     accept::Peer,
     observe::{Admitted, Following},
     port::Port,
+    watched,
 };
 
 /// The name that a client has proved, for the application.
@@ -68,7 +70,8 @@ impl HttpService {
                 self.shard.random()
             })?;
         }
-        policy.limit(tls, arrived.into_std()).map_err(|limited| {
+        let now = arrived.saturating_duration_since(self.shard.epoch);
+        policy.limit(tls, now).map_err(|limited| {
             self.port.limited(&self.shard, tls, &policy, &limited);
             Answer::Refuse(limited.refusal)
         })?;
@@ -81,14 +84,16 @@ impl HttpService {
         _permit: Permit,
         mut request: Request,
         interim: Interim,
+        span: Option<&Span>,
     ) -> Result<Response, SendError> {
+        let attempt = span.map(|span| span.client(&mut request));
         let orig_proto = orig_proto::downgrade(&mut request);
         // What the client itself has written there is no proxy's word.
         headers::strip_reserved(request.headers_mut());
         if let Some(id) = &self.client_id {
             request.headers_mut().insert(CLIENT_ID, id.clone());
         }
-        let mut response = self.send(request, interim).await?;
+        let mut response = watched::attempt(attempt, self.send(request, interim).await)?;
         if let Some(orig_proto) = orig_proto {
             orig_proto.mark(&mut response);
         }
@@ -162,20 +167,28 @@ impl HttpService {
 }
 
 impl HttpService {
-    async fn serve(&self, mut request: Request, interim: Interim, words: Words) -> Response {
+    async fn serve(
+        &self,
+        mut request: Request,
+        interim: Interim,
+        words: Words,
+        span: Option<&Span>,
+    ) -> Response {
         let arrived = Instant::now();
         let slot = match self.shard.in_flight.take() {
             Ok(slot) => slot,
             Err(refusal) => return self.answer(&Answer::Refuse(refusal), words),
         };
-        let permit = match self.admit(&mut request, arrived) {
+        let admission = self.admit(&mut request, arrived);
+        let tapped = watched::tap(&self.shard, &self.port, &self.peer, &request, &admission);
+        let permit = match admission {
             Ok(permit) => permit,
-            Err(answer) => return self.answer(&answer, words),
+            Err(answer) => return watched::observe(tapped, self.answer(&answer, words)),
         };
         let grpc = words.is_grpc();
         let admitted = self.admitted(permit.grant());
         admitted.begin(grpc);
-        let response = match self.forward(permit, request, interim).await {
+        let response = match self.forward(permit, request, interim, span).await {
             Ok(response) => response,
             Err(mut error) => {
                 error.refusal = error.refusal.by(admitted.server());
@@ -191,7 +204,7 @@ impl HttpService {
             first_data: Cell::new(None),
             _slot: slot,
         });
-        response.map(|body| body.observed(following))
+        watched::observe(tapped, response.map(|body| body.observed(following)))
     }
 
     /// The same with a line in the access log. What is measured is the time that it keeps
@@ -202,10 +215,11 @@ impl HttpService {
         request: Request,
         interim: Interim,
         words: Words,
+        span: Option<&Span>,
     ) -> Response {
         let entry = log.begin(&request, self.peer.address, self.peer.tls.client_id());
         let mut busy = Duration::ZERO;
-        let mut serving = pin!(self.serve(request, interim, words));
+        let mut serving = pin!(self.serve(request, interim, words, span));
         let response = poll_fn(|cx| {
             let start = Instant::now();
             let polled = serving.as_mut().poll(cx);
@@ -218,11 +232,17 @@ impl HttpService {
 }
 
 impl Service for HttpService {
-    async fn call(&self, request: Request, interim: Interim) -> Response {
+    async fn call(&self, mut request: Request, interim: Interim) -> Response {
         let words = self.words(Words::of(&request));
-        match &self.shard.access_log {
-            None => self.serve(request, interim, words).await,
-            Some(log) => Box::pin(self.logged(log, request, interim, words)).await,
+        let span = self.shard.tracer.server(Direction::Inbound, &mut request);
+        let serving = span.as_ref();
+        let response = match &self.shard.access_log {
+            None => self.serve(request, interim, words, serving).await,
+            Some(log) => Box::pin(self.logged(log, request, interim, words, serving)).await,
+        };
+        match span {
+            Some(span) => span.observe(response),
+            None => response,
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod accept;
 mod application;
+mod detection;
 mod http;
 mod observe;
 mod port;
@@ -35,6 +36,6 @@ pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
     match accepting.await {
         Ok(None) => {}
         Ok(Some(http1)) => http1.serve(&shard).await,
-        Err(refusal) => shard.refusals.note(&refusal, Some(peer), target),
+        Err(refusal) => shard.connection_refused(&refusal, peer, target),
     }
 }

@@ -121,7 +121,8 @@ impl AdmittedCache {
     }
 }
 
-fn meta_labels(labels: &Labels, role: &str, meta: &Meta) -> Labels {
+/// `<role>_group`, `<role>_kind` and `<role>_name`.
+pub(crate) fn meta_labels(labels: &Labels, role: &str, meta: &Meta) -> Labels {
     let label = |part: &str| format!("{role}_{part}");
     labels
         .with(&label("group"), &meta.group)

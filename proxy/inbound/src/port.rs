@@ -4,7 +4,7 @@ use std::{
     cell::RefCell, collections::BTreeSet, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tulle_core::{ClientTls, Reason, Refusal};
 use tulle_discovery::{ServerState, View};
 use tulle_http::pool::{Mode, Pool, PoolOptions};
@@ -15,6 +15,7 @@ use tulle_telemetry::{ConnectionMetrics, client_tls_labels, target_labels};
 use crate::{
     Shard,
     application::{Application, Patience},
+    detection::{Detection, Found},
     observe::{Admitted, AdmittedCache},
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Port {
     /// Names that TLS clients have asked for, which label what is counted.
     names: RefCell<BTreeSet<String>>,
     admitted: AdmittedCache,
+    detection: Detection,
 }
 
 impl Port {
@@ -61,6 +63,7 @@ impl Port {
             clients: RefCell::default(),
             names: RefCell::default(),
             admitted: AdmittedCache::default(),
+            detection: Detection::default(),
         }
     }
 
@@ -109,14 +112,31 @@ impl Port {
         self.admitted.get(shard, self, tls, grant)
     }
 
-    /// Count a refused request or connection in the stock families.
+    /// Count what detection has found.
+    pub(crate) fn detected(
+        &self,
+        shard: &Shard,
+        policy: &ServerPolicy,
+        found: Found,
+        since: Instant,
+    ) {
+        let (number, after) = (self.target.port(), since.elapsed());
+        self.detection
+            .count(shard, &policy.meta, number, found, after);
+    }
+
+    /// Count a refused request in the stock families.
     pub(crate) fn refused(&self, shard: &Shard, tls: &ClientTls, reason: Reason) {
+        let mut labels = self.server_labels(shard);
         let (name, help) = match reason {
             Reason::Unauthorized => ("inbound_http_authz_deny", "Requests not let in."),
             Reason::RouteNotFound => ("inbound_http_route_not_found", "Requests without a route."),
-            _ => return,
+            _ => {
+                let Some(error) = reason.error() else { return };
+                labels = labels.with("error", error);
+                ("inbound_http_errors", "Requests that ended in an error.")
+            }
         };
-        let labels = self.server_labels(shard);
         shard
             .registry
             .counter(name, help, &client_tls_labels(&labels, tls))
@@ -226,6 +246,7 @@ mod tests {
             drain: DrainSignal::new().0,
             http2: Http2Options::default(),
             shards: 1,
+            epoch: Instant::now(),
             taps: tulle_tap::Taps::default(),
             tracer: tulle_trace::Tracer::default(),
             access_log: None,

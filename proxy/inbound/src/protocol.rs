@@ -11,6 +11,7 @@ use tulle_transport::{Detected, First, detect_http, fill, first_speaker};
 use crate::{
     Shard,
     accept::{Client, Peer},
+    detection::Found,
     http::HttpService,
     port::Port,
     tcp,
@@ -51,10 +52,15 @@ pub(crate) async fn serve(
             }
         }
         Protocol::Detect { timeout, .. } => {
+            let start = Instant::now();
             let spoken = fill(&mut client);
             let waiting = Box::pin(first(shard, &port, &policy, &peer, spoken));
             match waiting.await? {
-                First::Client => Box::pin(detect(&policy, *timeout, &mut client)).await?,
+                First::Client => {
+                    let detected = Box::pin(detect(&policy, *timeout, &mut client)).await;
+                    port.detected(shard, &policy, found(&detected), start);
+                    detected?
+                }
                 First::ClientGone | First::Nobody(None) => return Ok(None),
                 First::Server(leg) | First::Nobody(Some(leg)) => {
                     let copying = tcp::copy(shard, &port, policy.clone(), &peer, client, leg);
@@ -119,6 +125,7 @@ pub(crate) async fn first(
         .server_first
         .borrow()
         .patience(port.target, Instant::now());
+    let start = Instant::now();
     let limit = shard.config.inbound.detect_timeout;
     let open = async {
         let permit = policy
@@ -131,16 +138,33 @@ pub(crate) async fn first(
         .map_err(|error| client_lost(&error))?;
     match &first {
         First::Server(leg) => {
+            port.detected(shard, policy, Found::NotHttp, start);
             shard
                 .server_first
                 .borrow_mut()
                 .learn(port.target, leg.prefix(), Instant::now());
         }
-        First::Nobody(None) => return Err(silent()),
-        First::Nobody(Some(_)) => silence_is_tcp(policy)?,
+        First::Nobody(leg) => {
+            port.detected(shard, policy, Found::Nothing, start);
+            if leg.is_none() {
+                return Err(silent(policy));
+            }
+            silence_is_tcp(policy)?;
+        }
         First::Client | First::ClientGone => {}
     }
     Ok(first)
+}
+
+/// In the words of the numbers.
+fn found(detected: &Result<Detected, Refusal>) -> Found {
+    match detected {
+        Ok(Detected::Http1) => Found::Http1,
+        Ok(Detected::Http2) => Found::Http2,
+        Ok(Detected::NotHttp | Detected::NeedMore) => Found::NotHttp,
+        Err(refusal) if refusal.reason == Reason::ProtocolUnknown => Found::Nothing,
+        Err(_) => Found::Error,
+    }
 }
 
 async fn detect(
@@ -170,17 +194,15 @@ async fn detect(
 /// authorize, what is not known to be something else is refused.
 fn silence_is_tcp(policy: &ServerPolicy) -> Result<(), Refusal> {
     if policy.authorizes_per_route() {
-        Err(silent())
+        Err(silent(policy))
     } else {
         Ok(())
     }
 }
 
-fn silent() -> Refusal {
-    Refusal::new(
-        Reason::ProtocolUnknown,
-        "the client did not show its protocol in time",
-    )
+fn silent(policy: &ServerPolicy) -> Refusal {
+    let what = "the client did not show its protocol in time";
+    Refusal::new(Reason::ProtocolUnknown, what).by(&policy.meta)
 }
 
 fn client_lost(error: &io::Error) -> Refusal {

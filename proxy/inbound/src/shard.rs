@@ -2,16 +2,17 @@ use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Ar
 
 use ahash::RandomState;
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
+use tokio::time::Instant;
 use tulle_config::Config;
-use tulle_core::Direction;
+use tulle_core::{ClientTls, Direction, Id, Refusal};
 use tulle_discovery::Discovery;
 use tulle_http::{Trigger, http1::Http1Options, http2::Http2Options};
 use tulle_metrics::{Labels, Registry};
-use tulle_telemetry::{AccessLog, InFlight, Refusals};
 use tulle_tap::Taps;
+use tulle_telemetry::{AccessLog, InFlight, Refusals, target_labels};
 use tulle_tls::Store;
 use tulle_trace::Tracer;
-use tulle_transport::ServerFirst;
+use tulle_transport::{Header, ServerFirst, Session};
 
 use crate::port::Port;
 
@@ -35,6 +36,8 @@ pub struct Parts {
     pub http2: Http2Options,
     /// How many shards there are.
     pub shards: usize,
+    /// What limits of requests count from: the same for all shards.
+    pub epoch: Instant,
     /// Where each request has a line; absent: nowhere.
     pub access_log: Option<AccessLog>,
     /// Who watches requests.
@@ -53,6 +56,7 @@ pub struct Shard {
     pub(crate) server_first: RefCell<ServerFirst>,
     pub(crate) in_flight: InFlight,
     pub(crate) refusals: Refusals,
+    pub(crate) epoch: Instant,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) http1: Http1Options,
     pub(crate) http2: Http2Options,
@@ -75,6 +79,7 @@ impl Shard {
             drain,
             http2,
             shards,
+            epoch,
             access_log,
             taps,
             tracer,
@@ -82,6 +87,7 @@ impl Shard {
         Rc::new(Self {
             in_flight: InFlight::new(config.inbound.max_in_flight, shards),
             refusals: Refusals::new(&registry, Direction::Inbound),
+            epoch,
             access_log,
             http1: Http1Options::default(),
             http2,
@@ -115,5 +121,37 @@ impl Shard {
         let port = Rc::new(Port::new(self, target));
         ports.insert(target, port.clone());
         port
+    }
+
+    /// Count a connection that was refused, or closed, as a whole.
+    pub(crate) fn connection_refused(
+        &self,
+        refusal: &Refusal,
+        client: SocketAddr,
+        target: SocketAddr,
+    ) {
+        self.refusals.note(refusal, Some(client), target);
+        if let Some(error) = refusal.reason.error() {
+            let labels = target_labels(&self.labels, target).with("error", error);
+            let (name, help) = ("inbound_tcp_errors", "Connections that ended in an error.");
+            self.registry.counter(name, help, &labels).inc();
+        }
+    }
+
+    /// Count a connection that began with a transport header.
+    pub(crate) fn announced(&self, header: &Header, tls: &ClientTls) {
+        let session = match header.session {
+            Session::Http1 => "http/1",
+            Session::Http2 => "http/2",
+            Session::Opaque => "",
+        };
+        let labels = Labels::none()
+            .with("session_protocol", session)
+            .with("target_port", &header.port.to_string())
+            .with("target_name", &header.name)
+            .with("client_id", tls.client_id().map_or("", Id::as_str));
+        let name = "inbound_tcp_transport_header_connections";
+        let help = "Connections that began with a transport header.";
+        self.registry.counter(name, help, &labels).inc();
     }
 }

@@ -17,8 +17,11 @@ const MAX_KINDS: usize = 1024;
 pub struct Refusals {
     registry: Registry,
     direction: Direction,
-    kinds: RefCell<HashMap<(Reason, Option<Arc<str>>), Kind, RandomState>>,
+    kinds: RefCell<HashMap<Key, Kind, RandomState>>,
 }
+
+/// With the resource.
+type Key = (Reason, Option<Arc<str>>);
 
 #[derive(Debug)]
 struct Kind {

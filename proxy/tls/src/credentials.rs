@@ -266,6 +266,28 @@ fn provider() -> CryptoProvider {
     }
 }
 
+/// What is negotiated, and by what, under the labels of the stock proxy's `rustls_info`.
+#[must_use]
+pub fn facts() -> [(&'static str, String); 5] {
+    let provider = provider();
+    let list = |names: Vec<String>| names.into_iter().map(|name| name + ",").collect();
+    let suites = provider.cipher_suites.iter();
+    let groups = provider.kx_groups.iter();
+    [
+        (
+            "tls_suites",
+            list(suites.map(|suite| format!("{:?}", suite.suite())).collect()),
+        ),
+        (
+            "tls_kx_groups",
+            list(groups.map(|group| format!("{:?}", group.name())).collect()),
+        ),
+        ("tls_rand", "AwsLcRs".to_owned()),
+        ("tls_key_provider", "AwsLcRs".to_owned()),
+        ("tls_fips", provider.fips().to_string()),
+    ]
+}
+
 /// What the provider asks of the library besides algorithms.
 #[derive(Debug)]
 struct Library;

@@ -22,7 +22,7 @@ mod stream;
 mod verify;
 
 pub use connection::{Accepted, ClientIo, HANDSHAKE_TIMEOUT, ServerIo, accept, connect};
-pub use credentials::{Credentials, CredentialsError};
+pub use credentials::{Credentials, CredentialsError, facts};
 pub use error::TlsError;
 pub use hello::{
     Begins, Hello, HelloError, HelloIo, HelloParser, HelloReader, MAX_HELLO, read_client_hello,

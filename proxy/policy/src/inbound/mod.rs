@@ -2,11 +2,7 @@
 
 mod decode;
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tulle_api::inbound;
@@ -161,11 +157,11 @@ impl ServerPolicy {
     }
 
     /// Take a request that is authorized, and that no filter has answered, off the limits that
-    /// hold for its client.
+    /// hold for its client. `now` is the time since a moment that is the same for all shards.
     ///
     /// # Errors
     /// Where one of them is used up.
-    pub fn limit(&self, tls: &ClientTls, now: Instant) -> Result<(), Limited> {
+    pub fn limit(&self, tls: &ClientTls, now: Duration) -> Result<(), Limited> {
         match &self.limiter {
             Some(limiter) => limiter.take(tls.client_id(), now),
             None => Ok(()),
