@@ -84,6 +84,7 @@ impl Shard {
                 shards,
                 taps: taps.clone(),
                 tracer: tracer.clone(),
+                epoch,
                 access_log,
             }),
             outbound: tulle_outbound::Shard::new(tulle_outbound::Parts {
