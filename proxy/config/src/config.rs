@@ -13,13 +13,11 @@ use crate::{
 
 /// Settings that change what the stock proxy does and that this one does not know. They are
 /// named in the log so that nobody waits for an effect.
-const NOT_SUPPORTED: [&str; 6] = [
+const NOT_SUPPORTED: [&str; 4] = [
     "INBOUND_GATEWAY_SUFFIXES",
     "INBOUND_METRICS_AUTHORITY_LABELS",
     "INBOUND_PORTS_REQUIRE_IDENTITY",
     "INBOUND_PORTS_REQUIRE_TLS",
-    "INGRESS_MODE",
-    "OUTBOUND_TCP_FAILFAST_TIMEOUT",
 ];
 
 /// Everything the environment says.
@@ -548,14 +546,23 @@ mod tests {
 
     #[test]
     fn settings_without_effect_are_named() {
-        let config = read(&[("INGRESS_MODE", "true"), ("INBOUND_GATEWAY_SUFFIXES", "")]).unwrap();
+        let unknown = ("INBOUND_PORTS_REQUIRE_TLS", "8080");
+        let config = read(&[unknown, ("INBOUND_GATEWAY_SUFFIXES", "")]).unwrap();
 
-        assert_eq!(config.ignored, ["LINKERD2_PROXY_INGRESS_MODE"]);
-        assert!(
-            read(&[("INGRESS_MODE", "false")])
-                .unwrap()
-                .ignored
-                .is_empty()
-        );
+        assert_eq!(config.ignored, ["LINKERD2_PROXY_INBOUND_PORTS_REQUIRE_TLS"]);
+    }
+
+    #[test]
+    fn an_ingress_shows_no_informational_headers_unless_it_is_told_to() {
+        let shown = |extra: &[(&str, &str)]| {
+            let outbound = read(extra).unwrap().outbound;
+            (outbound.ingress, outbound.informational_headers)
+        };
+
+        let ingress = ("INGRESS_MODE", "true");
+        assert_eq!(shown(&[]), (false, true));
+        assert_eq!(shown(&[ingress]), (true, false));
+        let told = ("OUTBOUND_DISABLE_INFORMATIONAL_HEADERS", "false");
+        assert_eq!(shown(&[ingress, told]), (true, true));
     }
 }

@@ -51,13 +51,17 @@ pub struct Outbound {
     pub client_h2: ClientH2,
     /// Whether `l5d-proxy-error` and its like are shown to the application.
     pub informational_headers: bool,
+    /// Requests say by `l5d-dst-override`, or by their host, which service they are for.
+    pub ingress: bool,
     /// Metrics may carry the host that the application asked for.
     pub hostname_labels: bool,
 }
 
 impl Outbound {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
+        let ingress = reader.or("INGRESS_MODE", false, parse::boolean);
         Self {
+            ingress,
             listen: listen(reader),
             detect_timeout: reader.or(
                 "OUTBOUND_DETECT_TIMEOUT",
@@ -107,7 +111,7 @@ impl Outbound {
             client_h2: ClientH2::read(reader),
             informational_headers: !reader.or(
                 "OUTBOUND_DISABLE_INFORMATIONAL_HEADERS",
-                false,
+                ingress,
                 parse::boolean,
             ),
             hostname_labels: reader.or("OUTBOUND_METRICS_HOSTNAME_LABELS", false, parse::boolean),

@@ -6,7 +6,11 @@
 //! policy for the address (a pod's, or a control plane without policies), the profile stands
 //! in, and without either the traffic goes where it was going.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use tulle_api::destination::DestinationProfile;
 use tulle_core::{Reason, Refusal};
@@ -34,23 +38,54 @@ pub(crate) enum Answer<T> {
     Refused(String),
 }
 
+/// What is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Where a connection was going.
+    Addr(SocketAddr),
+    /// What a request asks for: `name:port`. Where the control plane knows nothing of it there
+    /// is nowhere to go.
+    Name(Arc<str>),
+}
+
+impl Subject {
+    fn port(&self) -> u16 {
+        match self {
+            Self::Addr(addr) => addr.port(),
+            Self::Name(name) => {
+                let port = name.rsplit_once(':').map(|(_, port)| port.parse());
+                port.and_then(Result::ok).unwrap_or(80)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 /// Both answers.
 pub(crate) struct Destination {
-    original: SocketAddr,
+    subject: Subject,
     policy: Answer<Arc<ClientPolicy>>,
     profile: Answer<DestinationProfile>,
 }
 
 impl Destination {
     /// Nothing is known yet; `asked` is whether there may be a profile.
-    pub(crate) fn new(original: SocketAddr, asked: bool) -> Self {
+    pub(crate) fn new(subject: Subject, asked: bool) -> Self {
         let profile = if asked {
             Answer::Pending
         } else {
             Answer::Nothing
         };
         Self {
-            original,
+            subject,
             policy: Answer::Pending,
             profile,
         }
@@ -91,24 +126,40 @@ impl Destination {
             (Answer::Pending, _) | (_, Answer::Pending) => return None,
             (Answer::Known(policy), Answer::Known(profile)) if self.profile_rules() => {
                 let policy = ClientPolicy::clone(policy);
-                Arc::new(policy.with_profile(profile, self.original.port()))
+                Arc::new(policy.with_profile(profile, self.subject.port()))
             }
             (Answer::Known(policy), _) => Arc::clone(policy),
             (Answer::Refused(why), _) => {
                 let message = format!(
                     "the control plane has no policy for {}: {why}",
-                    self.original
+                    self.subject
                 );
                 return Some(OutboundState::Refused(Refusal::new(
                     Reason::PolicyInvalid,
                     message,
                 )));
             }
-            (Answer::Nothing, Answer::Known(profile)) => {
-                Arc::new(ClientPolicy::from_profile(profile, self.original))
-            }
-            (Answer::Nothing, _) => Arc::new(ClientPolicy::fallback(self.original)),
+            (Answer::Nothing, profile) => match (&self.subject, profile) {
+                (Subject::Addr(original), Answer::Known(profile)) => {
+                    Arc::new(ClientPolicy::from_profile(profile, *original))
+                }
+                (Subject::Addr(original), _) => Arc::new(ClientPolicy::fallback(*original)),
+                (Subject::Name(_), Answer::Known(profile)) if says_where(profile) => {
+                    let nowhere = (Ipv4Addr::UNSPECIFIED, self.subject.port()).into();
+                    Arc::new(ClientPolicy::from_profile(profile, nowhere))
+                }
+                (Subject::Name(name), _) => {
+                    let message = format!("the control plane knows no service {name}");
+                    let refusal = Refusal::new(Reason::RouteNotFound, message);
+                    return Some(OutboundState::Refused(refusal));
+                }
+            },
         };
         Some(OutboundState::Known(policy))
     }
+}
+
+/// Whether a profile alone tells where traffic goes.
+const fn says_where(profile: &DestinationProfile) -> bool {
+    profile.endpoint.is_some() || !profile.fully_qualified_name.is_empty()
 }

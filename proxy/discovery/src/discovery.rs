@@ -11,6 +11,7 @@ use tulle_transport::ConnectOptions;
 use crate::{
     ControlChannel, Endpoints, NetDial, OutboundState, Publisher, View,
     cache::{Cache, Watch},
+    destination::Subject,
     settings::Settings,
     view, watches,
 };
@@ -53,6 +54,7 @@ struct Inner {
     destination: ControlChannel,
     servers: Subjects<u16, ServerState>,
     outbound: Subjects<SocketAddr, OutboundState>,
+    named: Subjects<Arc<str>, OutboundState>,
     endpoints: Subjects<Arc<str>, EndpointsState>,
     /// Held so that they are watched for ever.
     named_ports: Vec<View<ServerState>>,
@@ -93,6 +95,7 @@ impl Discovery {
             destination,
             servers: Subjects::new(registry, "port"),
             outbound: Subjects::new(registry, "destination"),
+            named: Subjects::new(registry, "name"),
             endpoints: Subjects::new(registry, "endpoints"),
             named_ports: Vec::new(),
         };
@@ -114,25 +117,16 @@ impl Discovery {
     /// Where traffic to an address goes.
     #[must_use]
     pub fn outbound(&self, addr: SocketAddr) -> View<OutboundState> {
-        let Inner {
-            runtime,
-            policy,
-            destination,
-            settings,
-            ..
-        } = &*self.0;
-        self.0
-            .outbound
-            .get(&addr, OutboundState::Pending, runtime, |publisher| {
-                let settings = Arc::clone(settings);
-                watches::outbound(
-                    addr,
-                    policy.clone(),
-                    destination.clone(),
-                    settings,
-                    publisher,
-                )
-            })
+        let inner = &*self.0;
+        inner.destination_of(&inner.outbound, &addr, || Subject::Addr(addr))
+    }
+
+    /// Where requests for a name go, which is given as `name:port`.
+    #[must_use]
+    pub fn named(&self, authority: &Arc<str>) -> View<OutboundState> {
+        let inner = &*self.0;
+        let subject = || Subject::Name(Arc::clone(authority));
+        inner.destination_of(&inner.named, authority, subject)
     }
 
     /// The endpoints of a name, as policies give it.
@@ -173,6 +167,26 @@ impl std::fmt::Debug for Discovery {
 }
 
 impl Inner {
+    fn destination_of<K>(
+        &self,
+        subjects: &Subjects<K, OutboundState>,
+        key: &K,
+        subject: impl FnOnce() -> Subject,
+    ) -> View<OutboundState>
+    where
+        K: Clone + Eq + std::hash::Hash,
+    {
+        subjects.get(key, OutboundState::Pending, &self.runtime, |publisher| {
+            watches::outbound(
+                subject(),
+                self.policy.clone(),
+                self.destination.clone(),
+                Arc::clone(&self.settings),
+                publisher,
+            )
+        })
+    }
+
     fn server(&self, port: u16) -> View<ServerState> {
         let Self {
             runtime,

@@ -1,14 +1,17 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use tulle_config::{Backoff, Config, Ports, StreamLimits};
+use tulle_config::{Backoff, Config, Ports, StreamLimits, Suffix};
 use tulle_policy::inbound::ServerPolicy;
+
+use crate::destination::Subject;
 
 /// What of the configuration is needed to ask.
 pub(crate) struct Settings {
     pub(crate) workload: String,
     pub(crate) context: String,
     profile_networks: Vec<IpNet>,
+    profile_suffixes: Vec<Suffix>,
     default_policy: Arc<ServerPolicy>,
     opaque_default_policy: Arc<ServerPolicy>,
     opaque_ports: Ports,
@@ -42,6 +45,7 @@ impl Settings {
             workload: config.policy_workload.clone(),
             context: config.destination_context.clone(),
             profile_networks: config.profile_networks.clone(),
+            profile_suffixes: config.profile_suffixes.clone(),
             default_policy: default(false),
             opaque_default_policy: default(true),
             opaque_ports: config.inbound.opaque_ports.clone(),
@@ -53,11 +57,20 @@ impl Settings {
         }
     }
 
-    /// Whether the destination service may know something about this address.
-    pub(crate) fn has_profile(&self, ip: IpAddr) -> bool {
-        self.profile_networks
-            .iter()
-            .any(|network| network.contains(&ip))
+    /// Whether the destination service may know something about it.
+    pub(crate) fn has_profile(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Addr(addr) => {
+                let mut networks = self.profile_networks.iter();
+                networks.any(|network| network.contains(&addr.ip()))
+            }
+            Subject::Name(name) => {
+                let host = name.rsplit_once(':').map_or(&**name, |(host, _)| host);
+                self.profile_suffixes
+                    .iter()
+                    .any(|suffix| suffix.contains(host))
+            }
+        }
     }
 
     /// The policy of a port of which the control plane says that it knows nothing.

@@ -22,7 +22,7 @@ use tulle_policy::{
 use crate::{
     ControlChannel, EndpointsState, OutboundState, Publisher, ServerState,
     ask::{Heard, Last, ask},
-    destination::{Answer, Destination},
+    destination::{Answer, Destination, Subject},
     endpoints::EndpointSet,
     follow::Follow,
     settings::Settings,
@@ -109,19 +109,19 @@ pub(crate) async fn port(
     .await;
 }
 
-/// Keep current where traffic to an address goes.
+/// Keep current where traffic to an address or a name goes.
 pub(crate) async fn outbound(
-    addr: SocketAddr,
+    subject: Subject,
     policy: ControlChannel,
     destination: ControlChannel,
     settings: Arc<Settings>,
     publisher: Publisher<OutboundState>,
 ) {
-    let has_profile = settings.has_profile(addr.ip());
-    let answers = Mutex::new(Destination::new(addr, has_profile));
-    let by_policy = client_policy(addr, policy, &settings, &publisher, &answers);
+    let has_profile = settings.has_profile(&subject);
+    let answers = Mutex::new(Destination::new(subject.clone(), has_profile));
+    let by_policy = client_policy(&subject, policy, &settings, &publisher, &answers);
     if has_profile {
-        let by_profile = profile(addr, destination, &settings, &publisher, &answers);
+        let by_profile = profile(&subject, destination, &settings, &publisher, &answers);
         tokio::join!(by_policy, by_profile);
     } else {
         by_policy.await;
@@ -129,7 +129,7 @@ pub(crate) async fn outbound(
 }
 
 async fn client_policy(
-    addr: SocketAddr,
+    subject: &Subject,
     channel: ControlChannel,
     settings: &Settings,
     publisher: &Publisher<OutboundState>,
@@ -140,7 +140,10 @@ async fn client_policy(
         path: "/io.linkerd.proxy.outbound.OutboundPolicies/Watch",
         request: TrafficSpec {
             source_workload: settings.workload.clone(),
-            target: Some(Target::Addr(tcp_address(addr))),
+            target: Some(match subject {
+                Subject::Addr(addr) => Target::Addr(tcp_address(*addr)),
+                Subject::Name(name) => Target::Authority(name.to_string()),
+            }),
         },
         limits: settings.policy_limits,
         backoff: settings.outbound_backoff,
@@ -158,7 +161,7 @@ async fn client_policy(
             if last.differs(&message) {
                 let policy = ClientPolicy::from_proto(message);
                 if let outbound::Protocol::Invalid(why) = &policy.protocol {
-                    warn!(%addr, %why, "the destination's policy makes no sense; refusing everything");
+                    warn!(destination = %subject, %why, "the destination's policy makes no sense; refusing everything");
                 }
                 show(Answer::Known(Arc::new(policy)));
             }
@@ -177,7 +180,7 @@ async fn client_policy(
 }
 
 async fn profile(
-    addr: SocketAddr,
+    subject: &Subject,
     channel: ControlChannel,
     settings: &Settings,
     publisher: &Publisher<OutboundState>,
@@ -186,7 +189,7 @@ async fn profile(
     let follow = Follow {
         channel,
         path: "/io.linkerd.proxy.destination.Destination/GetProfile",
-        request: get(&addr.to_string(), settings),
+        request: get(&subject.to_string(), settings),
         limits: settings.destination_limits,
         backoff: settings.outbound_backoff,
         terminal: NO_PROFILE,
@@ -338,7 +341,7 @@ mod tests {
             publisher,
         );
         let (publisher, _) = view(OutboundState::Pending);
-        let addr = ([10, 0, 0, 1], 80).into();
+        let addr = Subject::Addr(([10, 0, 0, 1], 80).into());
         let of_addr = outbound(addr, channel.clone(), channel, settings, publisher);
 
         let sizes = [

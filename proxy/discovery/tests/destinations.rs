@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use support::discovery;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
-use tulle_api::destination::DestinationProfile;
+use tulle_api::{destination::DestinationProfile, outbound::traffic_spec::Target};
 use tulle_core::Reason;
 use tulle_discovery::{OutboundState, Seen, View};
 use tulle_policy::{BackendKind, outbound::Protocol};
@@ -354,4 +354,38 @@ async fn a_profile_with_overrides_sends_a_services_traffic_elsewhere() {
     profile.send(plain).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(known(&view).await, "detect web:80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_asked_for_by_its_authority() {
+    let plane = ControlPlane::new();
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.named(&"web.shop.svc.cluster.local:8080".into());
+    let policy = plane.policy().await;
+    let Some(Target::Authority(asked)) = &policy.request.target else {
+        panic!("{:?}", policy.request);
+    };
+    assert_eq!(asked, "web.shop.svc.cluster.local:8080");
+    let profile = plane.profile().await;
+    assert_eq!(profile.request.path, "web.shop.svc.cluster.local:8080");
+
+    policy.fail(Status::not_found("no policy by name")).await;
+    let known_by_profile = DestinationProfile {
+        fully_qualified_name: "web.shop.svc.cluster.local".into(),
+        ..DestinationProfile::default()
+    };
+    profile.send(known_by_profile).await;
+
+    assert_eq!(known(&view).await, "detect web.shop.svc.cluster.local:8080");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_the_control_plane_does_not_know_leads_nowhere() {
+    let plane = ControlPlane::new();
+    let discovery = discovery(&plane, &[]);
+    let view = discovery.named(&"nowhere.example:80".into());
+
+    plane.policy().await.fail(Status::not_found("no")).await;
+
+    assert_eq!(known(&view).await, "route_not_found");
 }

@@ -372,13 +372,11 @@ struct TheFirst<'a>(&'a ProfileRoute);
 
 impl fmt::Display for TheFirst<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.labels.is_empty() {
-            true => f.write_str("no route of the profile matches"),
-            false => write!(
-                f,
-                "the first route of the profile that matches: {}",
-                Name(self.0)
-            ),
+        if self.0.labels.is_empty() {
+            f.write_str("no route of the profile matches")
+        } else {
+            let name = Name(self.0);
+            write!(f, "the first route of the profile that matches: {name}")
         }
     }
 }
