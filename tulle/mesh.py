@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from tulle.explain.answer import Explanation, Question
+from tulle.explain.answer import Explanation, Permission, Question
 from tulle.local.client import Client
 from tulle.local.enter import Target, arguments, host_pid, proxy_in
 from tulle.local.host import needed, search_path
@@ -198,6 +198,7 @@ class Mesh:
         self,
         *paths: str | Path,
         publish: Sequence[str] = (),
+        egress: bool = False,
         remark: Callable[[Problem], None] | None = None,
     ) -> None:
         """Start the mesh with these manifests and return when its supervisor answers.
@@ -205,6 +206,7 @@ class Mesh:
         Args:
             paths: files, and folders of files; none means the current folder.
             publish: `HOSTPORT=[NAMESPACE/]SERVICE:PORT`, where a published service shall be found.
+            egress: whether pods may reach what is outside, by TCP.
             remark: is told the warnings and notes about the manifests.
 
         Raises:
@@ -228,6 +230,7 @@ class Mesh:
         command = [sys.executable, "-m", "tulle.serve.supervisor", "--name", self.name]
         command += ["--state-dir", str(self.places.state), "--persistent-dir", str(self.places.persistent)]
         command += [f"--publish={published}" for published in publish]
+        command += ["--egress"] if egress else []
         await self._start([*command, *map(os.path.abspath, sources)])
 
     async def _start(self, command: list[str]) -> None:
@@ -497,6 +500,14 @@ class Mesh:
         """
         return await self._controller.post("/v1/why", msgspec.to_builtins(question), Explanation)
 
+    async def allow(self, question: Question) -> Permission:
+        """Return the fewest manifests that would let a client in.
+
+        Raises:
+            MeshError: the client or the target is not in the mesh, or no authorization is what it lacks.
+        """
+        return await self._controller.post("/v1/allow", msgspec.to_builtins(question), Permission)
+
     async def proxy_metrics(self, pod: str) -> str:
         """Return the metrics of a pod's proxy as Prometheus reads them.
 
@@ -511,6 +522,48 @@ class Mesh:
             said = done.stderr.decode(errors="replace").strip()
             raise MeshError(f"the proxy of {found.name} does not answer: {said}")
         return done.stdout.decode()
+
+    async def tap(
+        self,
+        target: str,
+        *,
+        to: str = "",
+        scheme: str = "",
+        method: str = "",
+        authority: str = "",
+        path: str = "",
+        max_rps: float = 100,
+        headers: bool = False,
+        note: Callable[[str, str | None], None] | None = None,
+    ) -> AsyncGenerator[Json]:
+        """Yield what the proxies of a workload see of requests, as they see it, until it is closed.
+
+        Args:
+            target: `[KIND/]NAME[.NAMESPACE]` of a workload or pod, or `ns/NAME`.
+            to: only requests sent to this workload, pod or service.
+            scheme: only requests of this scheme, as `method` and `authority` (whole) and `path` (its beginning).
+            max_rps: requests per second, over all pods; of more a sample is shown.
+            headers: whether to show headers and trailers, without values that open doors.
+            note: is told of each pod that it is being watched now, or why it is not.
+
+        Raises:
+            NotFound: there is nothing to watch; the text says why.
+            SettingError: a condition has no meaning.
+        """
+        wanted = {"target": target, "to": to, "scheme": scheme, "method": method}
+        wanted |= {"authority": authority, "path": path, "max_rps": str(max_rps)}
+        wanted |= {"headers": "true" if headers else "false"}
+        rest = ""
+        async with contextlib.aclosing(self._controller.text("/v1/tap", wanted)) as chunks:
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split("\n")
+                for line in lines:
+                    event = msgspec.json.decode(line, type=Json)
+                    if "source" in event:
+                        yield event
+                    elif note is not None:
+                        error = event.get("error")
+                        note(str(event["pod"]), None if error is None else str(error))
 
     async def identity(self) -> Json:
         """Return the trust anchors, the issuer, and how far a rotation has come."""

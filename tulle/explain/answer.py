@@ -11,7 +11,8 @@ class Question(msgspec.Struct, frozen=True):
     """A request, or with `tcp` a connection.
 
     `source` is a workload, a pod or an address, `target` what the client would write; `address` is what a name outside
-    the mesh stands for. Without a method it is GET, and POST to gRPC; without a port it is the service's only one.
+    the mesh stands for. Without a method it is GET, and POST to gRPC, which has no path /: some call is asked
+    about then. Without a port it is the service's only one.
     """
 
     source: str
@@ -103,6 +104,7 @@ class Inbound(msgspec.Struct, frozen=True):
     """What the proxies of these pods decide; `identity` is what the client proves to them."""
 
     pods: tuple[str, ...]
+    namespace: str
     port: int
     protocol: str
     server: Reference
@@ -139,3 +141,12 @@ class Explanation(msgspec.Struct, frozen=True):
     allowed: bool
     outbound: Outbound | None = None
     branches: tuple[Branch, ...] = ()
+
+
+class Permission(msgspec.Struct, frozen=True):
+    """What to add, as YAML; empty where the request is allowed already. `test` says so in `tulle.testing`."""
+
+    explanation: Explanation
+    manifests: str
+    test: str
+    remarks: tuple[str, ...] = ()

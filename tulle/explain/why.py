@@ -32,6 +32,7 @@ from tulle.model.authority import AddressAuthority, AuthorityError, ServiceAutho
 from tulle.model.errors import NotFound, SettingError
 from tulle.model.pod import Pod
 from tulle.model.ports import PortSet
+from tulle.model.route import GrpcMatch
 from tulle.model.service import ObjectName, Service
 
 OUTSIDE = "198.51.100.1"
@@ -273,19 +274,29 @@ class Walk:
             return None
         grpc = protocol == "grpc"
         method = question.method or ("POST" if grpc else "GET")
+        path = self._some_call() if grpc and question.path == "/" else question.path
         try:
             request = engine.Request(
                 method,
-                question.path,
+                path,
                 authority=self._place.authority,
                 headers=question.headers,
                 http2=question.http2 or protocol in ("grpc", "http2"),
             )
         except ValueError as error:
             raise SettingError(f"that is no request: {error}") from error
-        self.asked = Asked("http", method, question.path, self._place.authority, question.headers)
+        self.asked = Asked("http", method, path, self._place.authority, question.headers)
         self._request = request
         return request
+
+    def _some_call(self) -> str:
+        """Return a call for who named none: one that a route of the service is about, if there is one."""
+        name = self._place.service.name if self._place.service else ObjectName("", "")
+        for route in self._ground.world.routes_of("", "Service", name):
+            for match in (match for rule in route.rules for match in rule.matches):
+                if isinstance(match, GrpcMatch) and match.service and match.method:
+                    return f"/{match.service}/{match.method}"
+        return "/any.Service/AnyMethod"
 
     def _straight(self) -> Iterator[Branch]:
         """Yield where a connection ends that no policy of the client's proxy is about."""
@@ -375,6 +386,7 @@ class Walk:
         limit = policy.rate_limit(identity) if looked_at else None
         return Inbound(
             (),
+            own,
             peer.port,
             policy.protocol,
             _object(self._ground, decision.server, own),
@@ -439,7 +451,7 @@ def _limits(decision: engine.ClientDecision) -> Iterator[str]:
         when += [f"gRPC {code}" for code in retry.grpc_codes]
         each = f", at most {_duration(retry.timeout)} each" if retry.timeout else ""
         after = f" after {', '.join(when)}" if when else ""
-        yield f"tried again up to {retry.limit} times{after}{each}"
+        yield f"tried again, {retry.limit} more at most,{after}{each}".replace(",,", ",").rstrip(",")
 
 
 def _rates(ground: Ground, limit: engine.RateLimit | None, own: str) -> Iterator[str]:

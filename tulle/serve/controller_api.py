@@ -4,7 +4,9 @@ For the command line and the supervisor. Every answer is JSON; a mistake is `{"e
 status that says whose it is. Diagnostics answer with exactly what a proxy would be sent.
 """
 
+import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tulle.destination.service import DestinationService
 from tulle.explain.answer import Question
@@ -29,8 +32,11 @@ from tulle.model.authority import AddressAuthority, AuthorityError, ServiceAutho
 from tulle.model.errors import NotFound, SettingError
 from tulle.model.service import ObjectName
 from tulle.policy.service import InboundKey, PolicyService
+from tulle.policy.status import IpNetwork
+from tulle.serve import objects
 from tulle.sources.service import SourceService
 from tulle.viz.scraper import Scraper
+from tulle.viz.tap import Tapper, Wanted
 from tulle.wire import destination_pb2, inbound_pb2, net_pb2, outbound_pb2
 from tulle.wire.addresses import from_wire
 
@@ -44,11 +50,13 @@ class Parts:
     gate: Gate
     sources: SourceService
     scraper: Scraper
+    tapper: Tapper
     destination: DestinationService
     policy: PolicyService
     authority: MeshAuthority
     ground: Ground
     cluster_domain: str
+    cluster_networks: tuple[IpNetwork, ...]
 
 
 class _Rotate(msgspec.Struct):
@@ -64,10 +72,13 @@ def build(parts: Parts) -> Starlette:
         routes=[
             Route("/v1/ready", api.ready),
             Route("/v1/stats", api.stats),
+            Route("/v1/tap", api.tap),
             Route("/v1/diagnostics/endpoints", api.endpoints),
             Route("/v1/diagnostics/profile", api.profile),
             Route("/v1/diagnostics/policy", api.policy),
+            Route("/v1/objects/{kind}", api.objects),
             Route("/v1/why", api.why, methods=["POST"]),
+            Route("/v1/allow", api.allow, methods=["POST"]),
             Route("/v1/identity", api.identity),
             Route("/v1/identity/rotate", api.rotate, methods=["POST"]),
             Route("/v1/identity/recover", api.recover, methods=["POST"]),
@@ -91,6 +102,28 @@ class _Api:
 
     async def stats(self, _: Request) -> Response:
         return _json({"pods": {pod: asdict(stats) for pod, stats in self._parts.scraper.stats().items()}})
+
+    async def tap(self, request: Request) -> ASGIApp:
+        try:
+            asked = msgspec.convert(dict(request.query_params), Wanted, strict=False)
+            return _Lines(self._parts.tapper.ask(asked).run)
+        except NotFound as error:
+            return _error(404, str(error))
+        except (SettingError, msgspec.ValidationError) as error:
+            return _error(400, str(error))
+
+    async def objects(self, request: Request) -> Response:
+        if not self._parts.gate.is_open:
+            return _not_ready()
+        query = request.query_params
+        found = objects.find(
+            self._parts.ground.world,
+            self._parts.cluster_networks,
+            request.path_params["kind"],
+            namespace=query.get("namespace"),
+            name=query.get("name"),
+        )
+        return _json({"items": list(found)})
 
     async def endpoints(self, request: Request) -> Response:
         authority = self._authority(request)
@@ -147,14 +180,22 @@ class _Api:
         return _json(_readable(inbound_pb2.Server.FromString(answer)))
 
     async def why(self, request: Request) -> Response:
-        if not self._parts.gate.is_open:
-            return _not_ready()
         # The engine is loaded by who asks, not by every controller.
         from tulle.explain.why import explain
 
+        return await self._explained(request, explain)
+
+    async def allow(self, request: Request) -> Response:
+        from tulle.explain.allow import allow
+
+        return await self._explained(request, allow)
+
+    async def _explained(self, request: Request, answer: Callable[[Ground, Question], object]) -> Response:
+        if not self._parts.gate.is_open:
+            return _not_ready()
         try:
             question = msgspec.json.decode(await request.body(), type=Question)
-            return _json(explain(self._parts.ground, question))
+            return _json(answer(self._parts.ground, question))
         except (msgspec.MsgspecError, SettingError) as error:
             return _error(400, str(error))
         except NotFound as error:
@@ -249,6 +290,37 @@ def _write_addresses(value: Any) -> Any:
         first, last = (int(value["ipv6"].get(part, 0)) for part in ("first", "last"))
         return from_wire(net_pb2.IPAddress(ipv6=net_pb2.IPv6(first=first, last=last)))
     return {key: _write_addresses(item) for key, item in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """An answer that is a JSON object per line, for as long as somebody reads it."""
+
+    run: Callable[[Callable[[object], Awaitable[None]]], Awaitable[None]]
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        async def tell(value: object) -> None:
+            line = msgspec.json.encode(value) + b"\n"
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+
+        headers = [(b"content-type", b"application/x-ndjson")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(_awaited(self.run(tell)))
+            gone = tasks.create_task(_disconnected(receive))
+            await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
+            running.cancel()
+            gone.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _json(body: object, status: int = 200) -> Response:
