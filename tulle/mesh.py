@@ -548,7 +548,7 @@ class Mesh:
 
         Raises:
             NotFound: there is nothing to watch; the text says why.
-            SettingError: a condition has no meaning.
+            MeshError: a name or condition has no meaning.
         """
         wanted = {"target": target, "to": to, "scheme": scheme, "method": method}
         wanted |= {"authority": authority, "path": path, "max_rps": str(max_rps)}

@@ -1,6 +1,6 @@
 """Asks a mesh's two Unix sockets, and turns what goes wrong there into our own errors."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -48,7 +48,7 @@ class Client:
         """Ask for something to be done; raises what `get` raises."""
         return decoded(await self._ask("POST", path, None, body), shape)
 
-    async def text(self, path: str, query: Mapping[str, str]) -> AsyncIterator[str]:
+    async def text(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[str]:
         """Yield text as it arrives; raises what `get` raises."""
         async with (
             self._translated(),

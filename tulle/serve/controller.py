@@ -10,6 +10,7 @@ Starting order: authority, gRPC (certificates are answered at once, streams are 
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -49,6 +50,7 @@ from tulle.serve import controller_api
 from tulle.sources.local import LocalSource
 from tulle.sources.service import SourceService, load_plugins
 from tulle.viz.scraper import Scraper
+from tulle.viz.tap import Tapper
 
 IDENTITY_PORT, DESTINATION_PORT, POLICY_PORT, ADMIN_LISTEN = 8080, 8086, 8090, 9996
 # Often enough to notice the last third of even a short test issuer's life.
@@ -153,6 +155,7 @@ class Controller:
         )
         self.sources = SourceService(sources, publish=self._publish, known=self._know, clock=wall_clock)
         self.scraper = Scraper(self._scrape_targets)
+        self.tapper = Tapper(self.world.pods, self.world.pod_at)
         self.registry = CollectorRegistry()
         self._updates = Counter("tulle_controller_updates", "Changes of the world", registry=self.registry)
         self._register_metrics()
@@ -161,11 +164,13 @@ class Controller:
                 self.gate,
                 self.sources,
                 self.scraper,
+                self.tapper,
                 self.destination,
                 self.policy,
                 self.authority,
                 Ground(self.world, self.policy, destinations, chosen.trust, chosen.cluster_domain),
                 chosen.cluster_domain,
+                tuple(map(ipaddress.ip_network, chosen.cluster_networks)),
             )
         )
 
