@@ -28,14 +28,14 @@ class Kind:
     columns: tuple[tuple[str, Cell], ...] = ()
 
 
-def at(*path: str) -> Cell:
-    """Return what reads a field."""
+def at(*path: str, default: object = None) -> Cell:
+    """Return what reads a field; the default is the one that an API server would have written."""
 
     def read(item: Json) -> object:
         value: Any = item
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None
-        return value
+        return default if value is None else value
 
     return read
 
@@ -62,8 +62,8 @@ KINDS = (
         ("servers", "srv"),
         (
             ("PORT", at("spec", "port")),
-            ("PROTOCOL", at("spec", "proxyProtocol")),
-            ("ACCESS POLICY", at("spec", "accessPolicy")),
+            ("PROTOCOL", at("spec", "proxyProtocol", default="unknown")),
+            ("ACCESS POLICY", at("spec", "accessPolicy", default="deny")),
         ),
     ),
     Kind(
@@ -204,8 +204,7 @@ def verdict(item: Json) -> tuple[str, str, bool]:
     if bad:
         said = dict.fromkeys(of.get("message") or of.get("reason", "") for of in bad)
         return str(bad[0].get("reason") or bad[0].get("type")), "; ".join(said), False
-    return (
-        (str(conditions[0].get("reason") or conditions[0].get("type")) if conditions else output.NONE),
-        "",
-        True,
-    )
+    if not conditions:
+        return output.NONE, "", True
+    first = conditions[0]
+    return str(first.get("reason") or first.get("type")), first.get("message", ""), True
