@@ -1,4 +1,4 @@
-"""The register as a gRPC service; who may call it is for the mesh to decide (`manifests/members.yaml`)."""
+"""The register as a gRPC service; who may call it is for the mesh to decide (`manifests/policy.yaml`)."""
 
 import logging
 from collections.abc import Iterable
