@@ -354,10 +354,15 @@ impl Refusal {
     /// Name what decided it, unless something closer to the cause is named already.
     #[must_use]
     pub fn by(mut self, resource: &impl fmt::Display) -> Self {
+        self.blame(resource);
+        self
+    }
+
+    /// The same for one that is on its way.
+    pub fn blame(&mut self, resource: &impl fmt::Display) {
         if self.resource.is_none() {
             self.resource = Some(resource.to_string().into());
         }
-        self
     }
 
     /// The HTTP status to answer with.

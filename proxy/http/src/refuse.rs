@@ -146,18 +146,19 @@ pub fn redirect(status: StatusCode, location: HeaderValue) -> Response {
     response
 }
 
-/// Answer with a gRPC status that a route injects.
+/// Answer with a gRPC status that a route injects, whatever the refusal's own would be.
 #[must_use]
-pub fn grpc_status(code: u16, message: &str) -> Response {
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
+pub fn grpc_status(code: u16, refusal: &Refusal, facts: Facts) -> Response {
+    let mut response = refuse(
+        refusal,
+        Facts {
+            grpc: true,
+            ..facts
+        },
     );
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let headers = response.headers_mut();
     headers.insert("grpc-status", HeaderValue::from(code));
-    headers.insert("grpc-message", grpc_message(message));
+    headers.insert("grpc-message", grpc_message(&refusal.message));
     response
 }
 

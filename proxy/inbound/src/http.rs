@@ -144,7 +144,11 @@ impl HttpService {
     fn answer(&self, answer: &Answer, words: Words) -> Response {
         match answer {
             Answer::Redirect { status, location } => redirect(*status, location.clone()),
-            Answer::GrpcStatus { code, message } => grpc_status(*code, message),
+            Answer::GrpcStatus { code, message } => {
+                let refusal = Refusal::new(Reason::FailureInjected, message.to_string());
+                self.note(&refusal);
+                grpc_status(*code, &refusal, words)
+            }
             Answer::Refuse(refusal) => {
                 self.note(refusal);
                 refuse(refusal, words)

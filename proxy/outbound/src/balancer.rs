@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::Instant;
 use tulle_balance::{Candidate, FailFast, Verdict, pick};
-use tulle_core::{Endpoint, Reason, Refusal};
+use tulle_core::{Endpoint, Phase, Reason, Refusal};
 use tulle_discovery::{EndpointsState, View};
 use tulle_metrics::{Counter, Gauge, Histogram, Labels};
 use tulle_policy::{Ewma, FailureAccrual};
@@ -179,6 +179,18 @@ impl Balancer {
         }
     }
 
+    /// A ready endpoint besides this one, if there is one.
+    pub(crate) fn other_than(&self, last: &Rc<Node>) -> Option<Rc<Node>> {
+        self.take_update();
+        let nodes = self.nodes.borrow();
+        let others: Vec<&Rc<Node>> = nodes
+            .iter()
+            .filter(|node| !Rc::ptr_eq(node, last))
+            .collect();
+        let index = pick(&others, self.shard.random(), Instant::now())?;
+        Some(others[index].clone())
+    }
+
     /// Count that requests are refused at once from now on, or no longer.
     #[cold]
     fn turn(&self, verdict: Verdict) {
@@ -219,14 +231,28 @@ impl Balancer {
         }
     }
 
+    /// Why nobody was ready for the whole time. An endpoint that is there and does not prove
+    /// its name is the cause itself: waiting for it would not have helped.
     fn refusal(&self) -> Refusal {
-        let none = self.nodes.borrow().is_empty();
-        let reason = if none {
-            Reason::NoEndpoints
-        } else {
-            Reason::FailFast
+        const WORDS: &str = "service in fail-fast";
+        let nodes = self.nodes.borrow();
+        if nodes.is_empty() {
+            return Refusal::new(Reason::NoEndpoints, WORDS);
+        }
+        let unreached = nodes.iter().filter(|node| node.gate.doubtful());
+        let Some(failure) = unreached
+            .filter_map(|node| node.failure.borrow().clone())
+            .next()
+        else {
+            return Refusal::new(Reason::FailFast, WORDS);
         };
-        Refusal::new(reason, "service in fail-fast")
+        let reason = match failure.reason.phase() {
+            Phase::Tls => failure.reason,
+            _ => Reason::FailFast,
+        };
+        let mut refusal = Refusal::new(reason, format!("{WORDS}: {failure}"));
+        refusal.status = Some(Reason::FailFast.status());
+        refusal
     }
 
     /// Take over what discovery has published since the last time.
@@ -395,6 +421,8 @@ mod tests {
             drain: DrainSignal::new().0,
             http2: Http2Options::default(),
             shards: 1,
+            taps: tulle_tap::Taps::default(),
+            tracer: tulle_trace::Tracer::default(),
         })
     }
 

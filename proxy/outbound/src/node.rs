@@ -6,7 +6,7 @@
 //! who wait for the balancer are woken then.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 use tulle_balance::{
     Backoff, Breaker, BreakerState, Candidate, ConnectGate, Load, Outcome, SuccessRate, Trip,
 };
-use tulle_core::Endpoint;
+use tulle_core::{Endpoint, Refusal};
 use tulle_http::{End, Response, pool::Pool};
 use tulle_metrics::{Counter, Gauge, Labels};
 use tulle_policy::{Ewma, FailureAccrual, Penalty};
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) load: Load,
     pub(crate) gate: ConnectGate,
     pub(crate) requests: RequestMetrics,
+    /// Why it could not be reached when it was tried last in vain.
+    pub(crate) failure: RefCell<Option<Refusal>>,
     judge: Option<Box<Judge>>,
     health: Rc<Health>,
     standing: Cell<Standing>,
@@ -131,6 +133,7 @@ impl Node {
             },
             gate: ConnectGate::new(Backoff::new(backoff.min, backoff.max, backoff.jitter)),
             requests: RequestMetrics::new(&shard.registry, labels),
+            failure: RefCell::default(),
             judge: Judge::new(judging, now).map(Box::new),
             endpoint: endpoint.clone(),
             health: health.clone(),
@@ -150,6 +153,14 @@ impl Node {
     fn tripped(&self) -> bool {
         self.breaker()
             .is_some_and(|breaker| breaker.state() != BreakerState::Closed)
+    }
+
+    /// The identity that connections to it are checked for.
+    pub(crate) fn identity(&self) -> Option<&Id> {
+        if self.connector.is_local() {
+            return None;
+        }
+        self.endpoint.tls.as_ref().map(|tls| &tls.id)
     }
 
     /// When it may be tried again, where that is later and known.

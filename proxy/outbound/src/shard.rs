@@ -1,7 +1,7 @@
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::{Rc, Weak},
     sync::Arc,
 };
@@ -15,15 +15,18 @@ use tulle_discovery::Discovery;
 use tulle_http::{Trigger, http1::Http1Options, http2::Http2Options};
 use tulle_metrics::{Labels, Registry};
 use tulle_policy::{Backend, BackendKind};
+use tulle_tap::Taps;
 use tulle_telemetry::{
     ConnectionMetrics, InFlight, Refusals, client_tls_labels, endpoint_tls_labels, target_labels,
 };
 use tulle_tls::Store;
+use tulle_trace::Tracer;
 use tulle_transport::ServerFirst;
 
 use crate::{
     balancer::{Balancer, Use},
     destination::Destination,
+    loops,
     node::Node,
 };
 
@@ -46,6 +49,10 @@ pub struct Parts {
     pub http2: Http2Options,
     /// How many shards there are.
     pub shards: usize,
+    /// Who watches requests.
+    pub taps: Taps,
+    /// Takes part in traces.
+    pub tracer: Tracer,
 }
 
 /// The outbound half of one worker.
@@ -57,11 +64,17 @@ pub struct Shard {
     pub(crate) drain: Trigger,
     pub(crate) server_first: RefCell<ServerFirst>,
     pub(crate) in_flight: InFlight,
+    pub(crate) shards: usize,
     pub(crate) refusals: Refusals,
+    /// Mirrored requests on their way.
+    pub(crate) copies: Cell<usize>,
     pub(crate) http1: Http1Options,
     pub(crate) http2: Http2Options,
+    pub(crate) taps: Taps,
+    pub(crate) tracer: Tracer,
     random: RefCell<SmallRng>,
     destinations: RefCell<HashMap<SocketAddr, Rc<Destination>, RandomState>>,
+    named: RefCell<HashMap<Arc<str>, Rc<Destination>, RandomState>>,
     balancers: RefCell<HashMap<Arc<Backend>, Vec<(Use, Weak<Balancer>)>, RandomState>>,
     accepted: RefCell<HashMap<SocketAddr, Rc<ConnectionMetrics>, RandomState>>,
     labels: Labels,
@@ -79,12 +92,18 @@ impl Shard {
             drain,
             http2,
             shards,
+            taps,
+            tracer,
         } = parts;
         Rc::new(Self {
             in_flight: InFlight::new(config.outbound.max_in_flight, shards),
+            shards,
             refusals: Refusals::new(&registry, Direction::Outbound),
+            copies: Cell::new(0),
             http1: Http1Options::default(),
             http2,
+            taps,
+            tracer,
             config,
             registry,
             store,
@@ -93,6 +112,7 @@ impl Shard {
             server_first: RefCell::default(),
             random: RefCell::new(SmallRng::from_os_rng()),
             destinations: RefCell::default(),
+            named: RefCell::default(),
             balancers: RefCell::default(),
             accepted: RefCell::default(),
             labels: Labels::none().with("direction", Direction::Outbound.label()),
@@ -101,6 +121,7 @@ impl Shard {
 
     /// Do not use an endpoint for a while after it could not be reached.
     pub(crate) fn put_aside(&self, node: &Node, refusal: &Refusal) {
+        node.failure.replace(Some(refusal.clone()));
         let until = node.missed(self.random(), Instant::now());
         let wait = until.saturating_duration_since(Instant::now());
         tracing::debug!(endpoint = %node.endpoint.addr, ?wait, %refusal, "endpoint put aside");
@@ -110,9 +131,24 @@ impl Shard {
         self.random.borrow_mut().random()
     }
 
-    /// Whether the address is one where this proxy itself accepts.
-    pub(crate) fn is_own_port(&self, target: SocketAddr) -> bool {
-        self.config.outbound.listen.contains(&target)
+    /// Refuse what would come back to this proxy.
+    pub(crate) fn refuse_loop(&self, target: SocketAddr) -> Result<(), Refusal> {
+        let own = self.config.outbound.listen.contains(&target);
+        if own || target.ip().is_loopback() {
+            return Err(loops());
+        }
+        Ok(())
+    }
+
+    /// Whether a name is one that the control plane may know.
+    pub(crate) fn is_service(&self, host: &str) -> bool {
+        let suffixes = &self.config.profile_suffixes;
+        host.parse::<IpAddr>().is_err() && suffixes.iter().any(|suffix| suffix.contains(host))
+    }
+
+    /// The labels of everything that this half counts.
+    pub(crate) const fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     pub(crate) fn destination(self: &Rc<Self>, target: SocketAddr) -> Rc<Destination> {
@@ -127,6 +163,22 @@ impl Shard {
         }
         let destination = Rc::new(Destination::new(self, target));
         destinations.insert(target, destination.clone());
+        destination
+    }
+
+    /// The destination of requests for `name:port`.
+    pub(crate) fn named(self: &Rc<Self>, authority: &str, port: u16) -> Rc<Destination> {
+        let mut named = self.named.borrow_mut();
+        if let Some(known) = named.get(authority) {
+            known.want();
+            return known.clone();
+        }
+        if named.len() >= MAX_DESTINATIONS {
+            named.retain(|_, destination| Rc::strong_count(destination) > 1);
+        }
+        let authority: Arc<str> = authority.into();
+        let destination = Rc::new(Destination::named(self, &authority, port));
+        named.insert(authority, destination.clone());
         destination
     }
 
