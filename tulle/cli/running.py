@@ -73,12 +73,14 @@ async def stop(mesh: Mesh) -> None:
         progress.done(f"{mesh.name} is stopped")
 
 
-async def start(attempt: Attempt, paths: list[Path], *, publish: list[str], progress: Progress) -> State:
+async def start(
+    attempt: Attempt, paths: list[Path], *, publish: list[str], egress: bool = False, progress: Progress
+) -> State:
     """Start a mesh and return when every pod is ready, showing each on the way."""
     mesh = attempt.mesh
     remarks: list[Problem] = []
     progress.doing(f"starting {mesh.name}")
-    await mesh.up(*paths, publish=publish, remark=remarks.append)
+    await mesh.up(*paths, publish=publish, egress=egress, remark=remarks.append)
     attempt.started = True
     for remark in remarks:
         if remark.severity == "warning":

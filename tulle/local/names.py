@@ -1,7 +1,7 @@
 """What the mesh's name server answers. Pure: a snapshot and a question go in, an answer comes out.
 
 It knows the names of Kubernetes' DNS specification and nothing else: a name outside the cluster domain does not
-exist, and is said not to at once, since there is no way out that it could lead to. Answers live five seconds, as
+exist, and is said not to at once, unless pods have a way out that it could lead to. Answers live five seconds, as
 in a cluster; a headless service's addresses come in another order each time, as many clients take the first.
 """
 
@@ -94,6 +94,38 @@ def answer(known: Zone, question: bytes, *, longest: int | None, shuffle: Shuffl
     if longest is None:
         return response.to_wire()
     return _fitting(response, max(longest, query.payload if query.edns >= 0 else UDP_BYTES))
+
+
+def is_outside(known: Zone, question: bytes) -> bool:
+    """Say whether a question is about a name of the world outside: not the mesh's, and of several parts."""
+    try:
+        query = dns.message.from_wire(question)
+    except (dns.exception.DNSException, ValueError):
+        return False
+    if query.flags & dns.flags.QR or not query.question:
+        return False
+    name = query.question[0].name.to_text(omit_final_dot=True).lower()
+    inside = name == CLUSTER_DOMAIN or name.endswith(f".{CLUSTER_DOMAIN}")
+    return "." in name and not inside and known.find(name) is None
+
+
+def fitted(reply: bytes, question: bytes, longest: int | None) -> bytes:
+    """Return somebody else's reply, shortened to what the asker takes.
+
+    Raises dns.exception.DNSException where it is no message.
+    """
+    if longest is None:
+        return reply
+    query = dns.message.from_wire(question)
+    room = max(longest, query.payload if query.edns >= 0 else UDP_BYTES)
+    return reply if len(reply) <= room else _fitting(dns.message.from_wire(reply), room)
+
+
+def failed(question: bytes) -> bytes:
+    """Return the reply that nobody outside could be asked."""
+    response = dns.message.make_response(dns.message.from_wire(question))
+    response.set_rcode(dns.rcode.SERVFAIL)
+    return response.to_wire()
 
 
 def _add_service(

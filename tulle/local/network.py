@@ -1,9 +1,9 @@
 """The texts that make the network: for `ip -batch -` and `nft -f -`. Pure.
 
-One bridge in a namespace of its own joins all pods. No rules are loaded there, because bridged packets may pass
-the rules of the namespace that owns the bridge; every rule is in a pod. Cluster addresses are translated in each
-pod, after the mesh's redirects, so what the mesh lets through still finds a service: to a random ready endpoint,
-and refused at once where there is none.
+One bridge in a namespace of its own joins all pods. No rule about pods is loaded there, because bridged packets may
+pass the rules of the namespace that owns the bridge; every such rule is in a pod. Cluster addresses are translated
+in each pod, after the mesh's redirects, so what the mesh lets through still finds a service: to a random ready
+endpoint, and refused at once where there is none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,10 +60,11 @@ def mac(addresses: Pair) -> str:
     return "02:00:" + ":".join(f"{int(part):02x}" for part in addresses[0].split("."))
 
 
-def pod_batch(addresses: Pair) -> str:
+def pod_batch(addresses: Pair, ways_out: Iterable[str] = ()) -> str:
     """Return the commands that give a pod its addresses, run in the pod's namespace.
 
-    Only the mesh's networks have a route: anything else fails at once instead of after a time-out.
+    Unless there are ways out only the mesh's networks have a route: anything else fails at once instead of after a
+    time-out.
     """
     return _lines(
         "link set lo up",
@@ -72,6 +73,7 @@ def pod_batch(addresses: Pair) -> str:
         "link set eth0 up",
         f"route add {SERVICE_NETWORK} via {BRIDGE[0]}",
         f"route add {SERVICE_NETWORK_6} via {BRIDGE[1]}",
+        *ways_out,
     )
 
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tulle.local import kernel
+from tulle.local import kernel, outside
 from tulle.local.addresses import Pair
 from tulle.local.network import bridge_batch, link_batch, pod_batch, unlink_batch
 from tulle.local.processes import Child, Command, Namespaces, Spawner, open_namespaces
@@ -32,17 +32,20 @@ FRESH = (
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """The network that joins the pods."""
+    """The network that joins the pods; with `egress` it leads outside, too."""
 
     namespaces: Namespaces
+    egress: bool
 
     @classmethod
-    async def make(cls, spawner: Spawner) -> "Bridge":
+    async def make(cls, spawner: Spawner, *, egress: bool) -> "Bridge":
         """Make the bridge in a network namespace of its own."""
         made = await spawner.new_network()
         await _checked(spawner, ["sh", "-c", LOW_PORTS], "", made, "the mesh's network")
         await _batch(spawner, bridge_batch(), made, "the mesh's network")
-        return cls(made)
+        if egress:
+            await _checked(spawner, ["nft", "-f", "-"], outside.rules(), made, "the way outside")
+        return cls(made, egress)
 
 
 class Sandbox:
@@ -87,7 +90,8 @@ class Sandbox:
         sandbox = cls(spawner, bridge, holder, namespaces, addresses)
         try:
             await _batch(spawner, link_batch(addresses, namespaces.path("net")), bridge.namespaces, hostname)
-            await _batch(spawner, pod_batch(addresses), namespaces.only("net"), hostname)
+            ways_out = outside.routes() if bridge.egress else ()
+            await _batch(spawner, pod_batch(addresses, ways_out), namespaces.only("net"), hostname)
             if redirect:
                 inside = namespaces.only("net")
                 await _checked(spawner, redirect, "", inside, "the proxy's packet rules")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tulle.local.launch import INSIDE, SINGLE_ID
 from tulle.local.publish import moves
-from tulle.model.errors import SettingError
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -23,6 +22,7 @@ class Settings:
     persistent: Path
     paths: tuple[Path, ...]
     moved: Mapping[tuple[str, str, int], int]
+    egress: bool
     many_ids: bool
     path: str
     proxy: str | None
@@ -43,8 +43,6 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="+", type=Path, help="manifests, and folders of manifests")
     options = parser.parse_args(arguments)
-    if options.egress:
-        raise SettingError("--egress is not there yet; pods of this mesh have no way out")
     own = str(Path(sys.executable).parent)
     path = ":".join(dict.fromkeys([own, *environment.get("PATH", "").split(":"), *SYSTEM_PATH.split(":")]))
     concerning = {
@@ -56,6 +54,7 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
         persistent=options.persistent_dir.absolute(),
         paths=tuple(path.absolute() for path in options.paths),
         moved=moves(options.publish),
+        egress=options.egress,
         many_ids=not options.single_id,
         path=path,
         proxy=shutil.which("tulle-proxy", path=path),

@@ -19,7 +19,7 @@ import uvicorn
 import watchfiles
 
 from tulle.lib import log
-from tulle.local import logs
+from tulle.local import logs, outside
 from tulle.local.addresses import BRIDGE, CLUSTER_DOMAIN, PodAddresses
 from tulle.local.api import Api
 from tulle.local.control import DESTINATION_PORT, IDENTITY_PORT, NAME, NAMESPACE, POLICY_PORT, ControlPod
@@ -63,6 +63,7 @@ class Supervisor:
         self._process = process
         self._hand_here, self._hand_there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._hand_here.setblocking(False)
+        self._supply_here, self._supply_there = outside.open_supply()
         self._doors = Doors(settings.moved)
         self._control: ControlPod | None = None
         self._reachable = False
@@ -78,7 +79,7 @@ class Supervisor:
             asyncio.get_running_loop().add_signal_handler(number, self._runner.stop)
         key = _token_key(settings.state / "token.key")
         spawner = Spawner()
-        bridge = await Bridge.make(spawner)
+        bridge = await Bridge.make(spawner, egress=settings.egress)
         ground = self._ground(spawner, bridge, key)
         problems = await self._apply()
         if problems:
@@ -91,8 +92,9 @@ class Supervisor:
             lambda: self._runner.folder.namespaces.get(NAMESPACE, {}),
         )
         questions = await _name_sockets(spawner, bridge)
+        leaving = await _leaving_sockets(spawner, bridge) if settings.egress else []
         names = Helper(ground, "dns", lambda: self._names(bridge, questions))
-        gateway = Helper(ground, "gateway", lambda: self._gateway(bridge))
+        gateway = Helper(ground, "gateway", lambda: self._gateway(bridge, leaving))
         async with asyncio.TaskGroup() as group:
             others = [
                 group.create_task(self._serve()),
@@ -102,6 +104,8 @@ class Supervisor:
                 group.create_task(gateway.keep()),
                 group.create_task(self._hand_over()),
             ]
+            if settings.egress:
+                others.append(group.create_task(outside.supply(self._supply_here)))
             await self._runner.run(ground, control)
             await asyncio.gather(names.stop(), gateway.stop())
             for other in others:
@@ -175,14 +179,23 @@ class Supervisor:
         argv = [sys.executable, "-m", "tulle.serve.dns", "--supervisor", str(self._socket)]
         descriptors = tuple(each.fileno() for each in sockets)
         argv += [f"--socket={descriptor}" for descriptor in descriptors]
+        if bridge.egress:
+            argv.append(f"--outside={self._supply_there.fileno()}")
+            argv += [f"--upstream={address}" for address in _resolvers()]
+            descriptors += (self._supply_there.fileno(),)
         return Launch(argv, bridge.namespaces, self._settings.environment, descriptors)
 
-    def _gateway(self, bridge: Bridge) -> Launch:
+    def _gateway(self, bridge: Bridge, leaving: Sequence[socket.socket]) -> Launch:
         # A new one has no doors yet; what the old one did not read does no harm.
         self._send_doors()
         argv = [sys.executable, "-m", "tulle.serve.gateway", "--supervisor", str(self._socket)]
         argv += ["--control", str(self._hand_there.fileno())]
-        return Launch(argv, bridge.namespaces, self._settings.environment, (self._hand_there.fileno(),))
+        descriptors = [self._hand_there.fileno()]
+        if bridge.egress:
+            argv.append(f"--outside={self._supply_there.fileno()}")
+            argv += [f"--leaving={each.fileno()}" for each in leaving]
+            descriptors += [self._supply_there.fileno(), *(each.fileno() for each in leaving)]
+        return Launch(argv, bridge.namespaces, self._settings.environment, tuple(descriptors))
 
     @property
     def _socket(self) -> Path:
@@ -251,6 +264,26 @@ async def _name_sockets(spawner: Spawner, bridge: Bridge) -> list[socket.socket]
                 opened.listen()
             sockets.append(opened)
     return sockets
+
+
+async def _leaving_sockets(spawner: Spawner, bridge: Bridge) -> list[socket.socket]:
+    """Open the sockets at which the gateway takes over what goes outside."""
+    sockets: list[socket.socket] = []
+    for family in outside.FAMILIES:
+        opened = await spawner.socket(bridge.namespaces, family)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", outside.PORT))
+        opened.listen()
+        sockets.append(opened)
+    return sockets
+
+
+def _resolvers() -> list[str]:
+    try:
+        return outside.resolvers(outside.RESOLVER_FILE.read_text())
+    except OSError:
+        return []
 
 
 def _installation() -> list[str]:

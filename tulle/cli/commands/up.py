@@ -17,6 +17,9 @@ Paths = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[DIR|FILE]...", help="Manifests; none means this folder.", show_default=False),
 ]
+Egress = Annotated[
+    bool, typer.Option("--egress", help="Let pods reach what is outside the mesh, by TCP and by name.")
+]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when every pod is ready.")]
 
 
@@ -25,21 +28,22 @@ def run(
     detach: Detach = False,
     name: NewName = DEFAULT_NAME,
     publish: Publish = None,
+    egress: Egress = False,
 ) -> int:
     """Run the pods of manifests on this machine, meshed.
 
     Editing a manifest takes effect at once. Without --detach the mesh ends with this command.
     """
     mesh = Mesh(name)
-    return asyncio.run(up(mesh, paths or [Path()], detach=detach, publish=publish or []))
+    return asyncio.run(up(mesh, paths or [Path()], detach=detach, publish=publish or [], egress=egress))
 
 
-async def up(mesh: Mesh, paths: list[Path], *, detach: bool, publish: list[str]) -> int:
+async def up(mesh: Mesh, paths: list[Path], *, detach: bool, publish: list[str], egress: bool) -> int:
     """Start, show, and stay."""
     attempt = Attempt(mesh)
     try:
         # All of it: a signal between two steps would end this command and leave the mesh.
-        return await until_signal(_up(attempt, paths, detach=detach, publish=publish))
+        return await until_signal(_up(attempt, paths, detach=detach, publish=publish, egress=egress))
     except Interrupted:
         await attempt.undo()
         return 130
@@ -49,10 +53,10 @@ async def up(mesh: Mesh, paths: list[Path], *, detach: bool, publish: list[str])
         raise
 
 
-async def _up(attempt: Attempt, paths: list[Path], *, detach: bool, publish: list[str]) -> int:
+async def _up(attempt: Attempt, paths: list[Path], *, detach: bool, publish: list[str], egress: bool) -> int:
     mesh = attempt.mesh
     with output.Progress() as progress:
-        await start(attempt, paths, publish=publish, progress=progress)
+        await start(attempt, paths, publish=publish, egress=egress, progress=progress)
     pods, state = await ps.look(mesh)
     ps.show(pods)
     ps.show_published(state)
