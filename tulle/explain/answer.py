@@ -111,6 +111,7 @@ class Inbound(msgspec.Struct, frozen=True):
     identity: str | None = None
     route: Reference | None = None
     authorization: Reference | None = None
+    changed: tuple[str, ...] = ()
     refusal: Refusal | None = None
     limits: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()

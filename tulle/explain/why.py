@@ -393,6 +393,7 @@ class Walk:
             identity,
             _route(self._ground, decision.route, own),
             _object(self._ground, decision.authorization, own) if decision.authorization else None,
+            tuple(_changes(request, decision.request)) if request and decision.request else (),
             _refusal(decision),
             tuple(_rates(self._ground, limit, own)),
             tuple(_steps(self._ground, decision.steps, own)),

@@ -94,7 +94,7 @@ def _inbound(inbound: Inbound) -> Iterator[str]:
     else:
         yield f"      {server} selects the port"
     yield from _steps(inbound.steps)
-    yield from (f"      {limit}" for limit in inbound.limits)
+    yield from (f"      {each}" for each in (*inbound.changed, *inbound.limits))
     if inbound.refusal:
         yield f"      × {_answer(inbound.refusal)}"
 

@@ -29,6 +29,8 @@ pub(crate) struct ServerDecision {
     server: Resource,
     route: Option<Resource>,
     authorization: Option<Resource>,
+    /// As the application gets it.
+    request: Option<Request>,
     steps: Vec<Step>,
 }
 
@@ -86,7 +88,12 @@ impl ServerPolicy {
             (Ok(_), Some(found)) => filtered(found.filters(), found.path, &mut request),
             _ => None,
         };
-        Ok(self.decision(granted.as_deref(), steps, route, answer))
+        let passed = answer.is_none().then(|| Request::of(&request));
+        let decision = self.decision(granted.as_deref(), steps, route, answer);
+        Ok(ServerDecision {
+            request: passed.filter(|_| decision.allowed),
+            ..decision
+        })
     }
 
     fn connect(&self, client: IpAddr, identity: Option<&str>) -> ServerDecision {
@@ -129,6 +136,7 @@ impl ServerPolicy {
             server: Resource::of(&self.0.meta),
             route,
             authorization: grant.map(|grant| Resource::of(&grant.authz)),
+            request: None,
             steps: Step::all(steps),
         }
     }

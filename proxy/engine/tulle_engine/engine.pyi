@@ -82,6 +82,9 @@ class ServerDecision:
     @property
     def authorization(self) -> Resource | None: ...
     @property
+    def request(self) -> Request | None:
+        """The request as the application gets it."""
+    @property
     def steps(self) -> list[Step]: ...
 
 @final
