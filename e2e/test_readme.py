@@ -48,6 +48,7 @@ async def test_every_command_of_the_readme_works(tmp_path_factory: pytest.TempPa
     (folder / "hello.yaml").write_text(blocks("yaml")[0])
     (folder / ".venv").mkdir()
     (folder / ".venv/bin").symlink_to(BIN)
+    (folder / "examples").symlink_to(ROOT / "examples")
     commands = [line for block in blocks("sh") for line in block.splitlines() if line not in MAKE]
     assert len(commands) > 10
 
