@@ -28,6 +28,7 @@ pub use identity::Identity;
 pub use inbound::Inbound;
 pub use observation::{Tap, Trace, attributes};
 pub use outbound::Outbound;
+pub use parse::duration as parse_duration;
 pub use ports::Ports;
 pub use suffix::Suffix;
 pub use workers::Workers;

@@ -6,7 +6,11 @@ use ipnet::IpNet;
 
 use crate::{HostPort, Ports, Suffix};
 
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+/// `100ms`, `10s`, `5m`, `1h`, `1d` or `0`, one unit each.
+///
+/// # Errors
+/// What was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as 100ms, 10s, 5m, 1h or 1d");
     if text == "0" {
         return Ok(Duration::ZERO);

@@ -18,7 +18,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tulle_core::{Reason, Refusal};
 
-use crate::{Reset, http2};
+use crate::{Reset, http2, limit::Limited, peek::Peeked, replay::Reader};
 
 /// Why a body ended before it was complete.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +127,9 @@ enum Kind {
     Response(Box<dyn ResponseSource>),
     H2(Box<http2::Incoming>),
     Observed(Box<Observed>),
+    Replay(Reader),
+    Limited(Box<Limited>),
+    Peeked(Box<Peeked>),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
 }
 
@@ -167,6 +170,18 @@ impl Body {
         Self(Kind::H2(incoming))
     }
 
+    pub(crate) fn replay(reader: Reader) -> Self {
+        Self(Kind::Replay(reader))
+    }
+
+    pub(crate) fn limited(limited: Limited) -> Self {
+        Self(Kind::Limited(Box::new(limited)))
+    }
+
+    pub(crate) fn peeked(peeked: Peeked) -> Self {
+        Self(Kind::Peeked(Box::new(peeked)))
+    }
+
     /// The same body, with somebody watching.
     #[must_use]
     pub fn observed(self, observer: Rc<dyn Observer>) -> Self {
@@ -186,6 +201,9 @@ impl Body {
             Kind::Response(source) => source.remaining() == Remaining::Nothing,
             Kind::H2(incoming) => incoming.is_end_stream(),
             Kind::Observed(observed) => observed.body.is_end_stream(),
+            Kind::Replay(reader) => reader.is_end_stream(),
+            Kind::Limited(limited) => limited.is_end_stream(),
+            Kind::Peeked(peeked) => peeked.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -200,6 +218,9 @@ impl Body {
             Kind::Response(source) => source.remaining(),
             Kind::H2(incoming) => return incoming.is_end_stream().then_some(0),
             Kind::Observed(observed) => return observed.body.exact_length(),
+            Kind::Replay(reader) => reader.remaining(),
+            Kind::Limited(limited) => limited.remaining(),
+            Kind::Peeked(peeked) => peeked.remaining(),
             Kind::Boxed(body) => return body.size_hint().exact(),
         };
         match remaining {
@@ -209,13 +230,32 @@ impl Body {
         }
     }
 
-    /// The same body once more, if it is here in whole: so a request can be sent again.
-    pub(crate) fn copy(&self) -> Option<Self> {
+    /// The same body once more, if it is here in whole or is kept: so a request can be sent
+    /// again. Whether it can be then, [`Self::is_whole`] tells.
+    #[must_use]
+    pub fn copy(&self) -> Option<Self> {
         match &self.0 {
             Kind::Empty => Some(Self::empty()),
             Kind::Full(data) => Some(Self(Kind::Full(data.clone()))),
+            Kind::Replay(reader) => reader.again().map(Self::replay),
             _ => None,
         }
+    }
+
+    /// Whether a copy, of which nothing was taken, still gives the whole body: of one that is
+    /// kept something may have been lost since.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match &self.0 {
+            Kind::Replay(reader) => reader.is_whole(),
+            _ => true,
+        }
+    }
+
+    /// Whether the body is here in whole.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(self.0, Kind::Empty | Kind::Full(_))
     }
 
     /// Take the next frame. After the end it goes on answering `None`, unless the
@@ -236,6 +276,9 @@ impl Body {
             }
             Kind::H2(incoming) => incoming.poll_frame(cx),
             Kind::Observed(observed) => observed.poll_next(cx),
+            Kind::Replay(reader) => reader.poll_frame(cx),
+            Kind::Limited(limited) => limited.poll_next(cx),
+            Kind::Peeked(peeked) => peeked.poll_next(cx),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -246,6 +289,8 @@ impl Body {
             Kind::Response(source) => source.uploads(),
             Kind::H2(incoming) => incoming.uploads(),
             Kind::Observed(observed) => observed.body.uploads(),
+            Kind::Limited(limited) => limited.uploads(),
+            Kind::Peeked(peeked) => peeked.uploads(),
             _ => false,
         }
     }
@@ -261,6 +306,8 @@ impl Body {
             }
             Kind::H2(incoming) => incoming.poll_upload(cx),
             Kind::Observed(observed) => observed.body.poll_upload(cx),
+            Kind::Limited(limited) => limited.poll_upload(cx),
+            Kind::Peeked(peeked) => peeked.poll_upload(cx),
             _ => Poll::Ready(()),
         }
     }
@@ -296,6 +343,9 @@ impl fmt::Debug for Body {
             Kind::Response(_) => "http/1 response",
             Kind::H2(_) => "http/2",
             Kind::Observed(observed) => return observed.body.fmt(f),
+            Kind::Replay(_) => "replay",
+            Kind::Limited(_) => "limited",
+            Kind::Peeked(_) => "peeked",
             Kind::Boxed(_) => "boxed",
         };
         f.debug_tuple("Body").field(&kind).finish()

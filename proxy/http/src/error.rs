@@ -123,6 +123,12 @@ impl Reset {
     pub fn code(self) -> u32 {
         self.0.into()
     }
+
+    /// Whether the peer says that it has not looked at the request.
+    #[must_use]
+    pub fn is_refused(self) -> bool {
+        self.0 == h2::Reason::REFUSED_STREAM
+    }
 }
 
 impl fmt::Debug for Reset {

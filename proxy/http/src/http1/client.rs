@@ -172,7 +172,7 @@ struct Sending {
 impl Sending {
     fn fate(self, request: &mut Request, error: &SendError, has_written: bool) -> Fate {
         if self.outgoing.started {
-            let Some(copy) = self.copy else {
+            let Some(copy) = self.copy.filter(Body::is_whole) else {
                 return Fate::Spent;
             };
             *request.body_mut() = copy;

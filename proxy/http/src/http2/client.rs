@@ -305,7 +305,7 @@ impl Exchange {
     fn body_again(self) -> Option<Body> {
         match self.outgoing {
             Some(outgoing) if !outgoing.started => Some(outgoing.body),
-            _ => self.copy,
+            _ => self.copy.filter(Body::is_whole),
         }
     }
 }
