@@ -215,7 +215,7 @@ class LocalPod:
         order = self.order
         if self.injection is not None:
             folder, account = self._folder / "proxy", order.spec.service_account
-            host = Host(order.namespace, order.name, account, self.addresses[0], folder)
+            host = Host(order.namespace, order.name, account, self.addresses[0], folder, self._etc_mounts())
             proxy = self._proxy = Proxy(self._ground, sandbox, host, self._inject, self._changed)
             group.create_task(proxy.keep())
             if self.injection.wait_until_ready:

@@ -49,6 +49,8 @@ class Host:
     service_account: str
     address: str
     folder: Path
+    etc: tuple[Mount, ...] = ()
+    """The pod's names: a proxy may be told of others by name."""
 
 
 class Proxy:
@@ -129,7 +131,11 @@ class Proxy:
                 folder="/",
                 user=user,
                 root=Root(
-                    mounts=(Mount(str(identity), IDENTITY_FOLDER), Mount(str(token), TOKEN_FILE, True)),
+                    mounts=(
+                        Mount(str(identity), IDENTITY_FOLDER),
+                        Mount(str(token), TOKEN_FILE, True),
+                        *self._host.etc,
+                    ),
                     hidden=self._ground.hidden,
                     reach=(*self._ground.reach, os.path.dirname(os.path.realpath(binary)), binary),
                 ),

@@ -172,7 +172,7 @@ impl Config {
             inbound = %self.inbound.listen,
             outbound = ?self.outbound.listen,
             admin = %self.admin_listen,
-            tap = ?self.tap,
+            watcher = self.tap.as_ref().map(|tap| tap.client.as_str()),
             collector = ?self.trace.as_ref().map(|trace| &trace.collector.addr),
             default_policy = self.inbound.default_policy.name(),
             "configured"
