@@ -48,10 +48,10 @@ spec:
 PROFILE = """
 apiVersion: linkerd.io/v1alpha2
 kind: ServiceProfile
-metadata: {name: profiled.default.svc.cluster.local, namespace: %s}
+metadata: {name: %s.default.svc.cluster.local}
 spec:
   routes: [{name: everything, condition: {pathRegex: ".*"}}]
-  dstOverrides: [{authority: profiled-there.default.svc.cluster.local, weight: "1"}]
+  dstOverrides: [{authority: override.default.svc.cluster.local, weight: "1"}]
 """
 
 
@@ -151,17 +151,31 @@ async def test_bytes_go_where_the_tcp_route_leads(field: Field, which: str) -> N
             await hears(client, "bytes", b"\x00\x01", b"there")
 
 
-async def test_a_profile_of_the_client_s_namespace_comes_before_the_service_s(
-    field: Field, which: str
-) -> None:
+async def test_a_profile_s_override_sends_requests_elsewhere(field: Field, which: str) -> None:
     client, here, there = (field[name] for name in (f"client-{which}", "balanced-1", "balanced-2"))
+    async with answering(here) as (first, _), answering(there) as (second, recorder):
+        name = f"profiled-{which}"
+        texts = [
+            service(name, "balanced-1", first.port),
+            service("override", "balanced-2", second.port),
+            PROFILE % name,
+        ]
+        async with manifests(field, name, *texts):
+            await until(asking(client, name, "/path"), is_from(there), "the override answers")
+
+    assert recorder.seen[-1].target == "/path"
+
+
+async def test_a_profile_may_come_and_go_while_the_service_is_used(field: Field) -> None:
+    """A stock proxy keeps to what it found first for as long as a destination is in use."""
+    client, here, there = (field[name] for name in ("client-ours", "balanced-1", "balanced-2"))
     async with answering(here) as (first, _), answering(there) as (second, _):
         services = [
-            service("profiled", "balanced-1", first.port),
-            service("profiled-there", "balanced-2", second.port),
+            service("changing", "balanced-1", first.port),
+            service("override", "balanced-2", second.port),
         ]
-        async with manifests(field, "profiled", *services):
-            await until(asking(client, "profiled"), is_from(here), "the service answers")
-            async with manifests(field, "profile", PROFILE % "default"):
-                await until(asking(client, "profiled"), is_from(there), "the override answers")
-            await until(asking(client, "profiled"), is_from(here), "the service answers again")
+        async with manifests(field, "changing", *services):
+            await until(asking(client, "changing"), is_from(here), "the service answers")
+            async with manifests(field, "profile", PROFILE % "changing"):
+                await until(asking(client, "changing"), is_from(there), "the override answers")
+            await until(asking(client, "changing"), is_from(here), "the service answers again")
