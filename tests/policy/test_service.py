@@ -9,8 +9,12 @@ import pytest
 import structlog
 
 from tests.control_plane import WEB_SERVICE, code_of, open_gate, served, stub, web_pod
+from tests.policy.objects import WHERE, meta, route, rule
 from tulle.lib.stream import Gate
+from tulle.model.authorization import Ref
 from tulle.model.pod import TrustDomain
+from tulle.model.route import BackendRef, ParentRef, UrlRewrite
+from tulle.model.service import ObjectName
 from tulle.model.update import Changed, Object, Removed, key_of
 from tulle.model.world import World
 from tulle.policy.authorizations import DefaultPolicy
@@ -23,6 +27,7 @@ from tulle.wire.inbound_pb2_grpc import InboundServerPoliciesStub
 from tulle.wire.outbound_pb2_grpc import OutboundPoliciesStub
 
 POD = web_pod()
+PARENT = ParentRef("", "Service", "web")
 WORKLOAD = '{"ns":"shop","pod":"web-0"}'
 
 
@@ -42,10 +47,9 @@ class Mesh:
     def watch_port(self, port: int = 8080, workload: str = WORKLOAD) -> Any:
         return self.inbound.WatchPort(inbound_pb2.PortSpec(workload=workload, port=port))
 
-    def watch(self, address: str, port: int = 80) -> Any:
-        return self.outbound.Watch(
-            outbound_pb2.TrafficSpec(source_workload=WORKLOAD, addr=to_wire_port(address, port))
-        )
+    def watch(self, address: str, port: int = 80, *, workload: str = WORKLOAD, **options: Any) -> Any:
+        asked = outbound_pb2.TrafficSpec(source_workload=workload, addr=to_wire_port(address, port))
+        return self.outbound.Watch(asked, **options)
 
 
 @asynccontextmanager
@@ -173,3 +177,72 @@ async def test_a_protocol_name_that_is_not_known_is_reported_once() -> None:
 
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
     assert [entry["parent"] for entry in warnings] == ["shop/web"]
+
+
+def http_routes(policy: outbound_pb2.OutboundPolicy) -> list[str]:
+    return [route.metadata.resource.name for route in policy.protocol.detect.http1.routes]
+
+
+async def test_a_route_and_the_service_behind_it_are_pushed() -> None:
+    split = route(
+        "split",
+        rule(backends=(BackendRef(Ref("", "Service", "canary"), 80, 1, (), WHERE),)),
+        parents=(PARENT,),
+    )
+    async with mesh(WEB_SERVICE) as shop:
+        stream = shop.watch("10.78.0.5")
+        assert http_routes(await stream.read()) == [""]
+
+        shop.change(split)
+        lost = await stream.read()
+        shop.change(replace(WEB_SERVICE, name=ObjectName("shop", "canary"), cluster_ips=()))
+        found = await stream.read()
+        shop.remove(split)
+        without = await stream.read()
+
+    def backend(policy: outbound_pb2.OutboundPolicy) -> str:
+        (rule,) = policy.protocol.detect.http1.routes[0].rules
+        (choice,) = rule.backends.random_available.backends
+        return choice.backend.backend.balancer.discovery.dst.path
+
+    assert (backend(lost), backend(found)) == ("", "canary.shop.svc.cluster.local:80")
+    assert http_routes(without) == [""]
+
+
+async def test_a_client_whose_namespace_gets_routes_of_its_own_changes_over_on_its_stream() -> None:
+    consumer = route("own", rule(), meta=meta("own", "depot"), parents=(replace(PARENT, namespace="shop"),))
+    producer = route("all", rule(), parents=(PARENT,))
+    async with mesh(WEB_SERVICE) as shop:
+        depot = shop.watch("10.78.0.5", workload='{"ns":"depot","pod":"x"}')
+        other = shop.watch("10.78.0.5", workload="other:y")
+        assert [http_routes(await stream.read()) for stream in (depot, other)] == [[""], [""]]
+        assert len(shop.service.outbound) == 1
+
+        shop.change(consumer)
+        assert http_routes(await depot.read()) == ["own"]
+        shop.change(producer)
+        # The one before changed nothing for the others, so nothing was sent to them.
+        assert http_routes(await other.read()) == ["all"]
+        assert http_routes(await depot.read()) == ["own", "all"]
+        assert len(shop.service.outbound) == 2
+
+        shop.remove(consumer)
+        assert http_routes(await depot.read()) == ["all"]
+        assert len(shop.service.outbound) == 1
+
+
+async def test_our_part_of_the_contract_is_sent_to_who_says_that_it_understands_it() -> None:
+    rewriting = route("web", rule(filters=(UrlRewrite("inside.example"),)), parents=(PARENT,))
+
+    async def filters(shop: Mesh, capabilities: str) -> list[str | None]:
+        found = await shop.watch("10.78.0.5", metadata=(("tulle-capabilities", capabilities),)).read()
+        return [of.WhichOneof("kind") for of in found.protocol.detect.http1.routes[0].rules[0].filters]
+
+    with structlog.testing.capture_logs() as logs:
+        async with mesh(WEB_SERVICE, rewriting) as shop:
+            assert await filters(shop, "other, routes") == ["url_rewrite"]
+            assert not [entry for entry in logs if entry["log_level"] == "warning"]
+            assert await filters(shop, "other") == ["failure_injector"]
+
+    (warning,) = (entry for entry in logs if entry["log_level"] == "warning")
+    assert warning["event"] == "HTTPRoute shop/web: URLRewrite is beyond a client's proxy"
