@@ -18,7 +18,10 @@ use tulle_discovery::Discovery;
 use tulle_http::Trigger;
 use tulle_identity::Identity;
 use tulle_metrics::Registry;
+use tulle_tap::{TapServer, Taps};
 use tulle_tls::Store;
+use tulle_trace::Exporter;
+use tulle_transport::AcceptedOptions;
 
 use crate::{AppError, process::Reload};
 
@@ -29,6 +32,9 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) reload: Reload,
     pub(crate) drain: Trigger,
+    pub(crate) taps: Taps,
+    /// Absent where nothing is traced.
+    pub(crate) spans: Option<Exporter>,
     /// Told when the data path has been drained.
     pub(crate) ended: oneshot::Sender<()>,
 }
@@ -79,6 +85,8 @@ async fn serve(
         store,
         reload,
         drain,
+        taps,
+        spans,
         ended,
     } = parts;
     let handle = runtime.handle();
@@ -104,6 +112,13 @@ async fn serve(
         },
     });
     tokio::task::spawn_local(identity.run(channel));
+    if let (Some(exporter), Some(trace)) = (spans, &config.trace) {
+        let collector = tulle_discovery::side_channel(&config, &trace.collector, &store, handle);
+        tokio::task::spawn_local(exporter.run(collector));
+    }
+    if let Err(error) = start_tap(&config, &store, taps) {
+        return drop(started.send(Err(error)));
+    }
     let listener = match admin.bind() {
         Ok(listener) => listener,
         Err(source) => {
@@ -124,6 +139,27 @@ async fn serve(
     info!(ready = ready.is_ready(), grace = ?config.shutdown_grace, "draining");
     drain.drain(config.shutdown_grace).await;
     let _ = ended.send(());
+}
+
+/// Open the port for who may watch requests, if somebody may.
+fn start_tap(config: &Config, store: &Store, taps: Taps) -> Result<(), AppError> {
+    let Some(settings) = config.tap.clone() else {
+        return Ok(());
+    };
+    let address = settings.listen;
+    let accepted = AcceptedOptions {
+        keepalive: config.inbound.accept_keepalive,
+        user_timeout: config.inbound.accept_user_timeout,
+    };
+    let server = TapServer::new(settings, accepted, store.clone(), taps);
+    let listener = server.bind();
+    let listener = listener.map_err(|source| AppError::Listen { address, source })?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = server.serve(listener).await {
+            error!(%error, "the tap port is served no longer");
+        }
+    });
+    Ok(())
 }
 
 /// Forget series that nobody has used for long.
@@ -164,7 +200,7 @@ impl LogFilter for Filter {
     }
 
     fn set(&self, filter: &str) -> Result<(), String> {
-        let filter = tracing_subscriber::EnvFilter::try_new(filter);
+        let filter = filter.parse::<tracing_subscriber::filter::Targets>();
         let filter = filter.map_err(|error| error.to_string())?;
         self.0.reload(filter).map_err(|error| error.to_string())
     }
