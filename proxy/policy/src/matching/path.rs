@@ -85,7 +85,7 @@ impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(path) => write!(f, "exactly {path}"),
-            Self::Prefix(path) => write!(f, "{path}/ or below"),
+            Self::Prefix(path) => write!(f, "{path} or below"),
             Self::Regex(regex) => {
                 // As it was written, without what anchors it.
                 let whole = regex.as_str();
