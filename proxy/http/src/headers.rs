@@ -12,6 +12,8 @@ pub const ORIG_PROTO: HeaderName = HeaderName::from_static("l5d-orig-proto");
 pub const PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
 /// Asks the proxy before us to close its client's connection.
 pub const PROXY_CONNECTION_CLOSE: HeaderName = HeaderName::from_static("l5d-proxy-connection");
+/// The identity that a request's endpoint has to have.
+pub const REQUIRE_ID: HeaderName = HeaderName::from_static("l5d-require-id");
 /// The code of a refusal.
 pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
 

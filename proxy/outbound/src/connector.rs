@@ -37,6 +37,11 @@ impl Connector {
         }
     }
 
+    /// Whether the endpoint is this very workload.
+    pub(crate) const fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// The pool of HTTP connections that this connector fills.
     pub(crate) fn pool(&self) -> Pool<Self> {
         let outbound = &self.shard.config.outbound;

@@ -4,31 +4,36 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tulle_core::{Reason, Refusal};
 use tulle_discovery::{OutboundState, View};
 use tulle_policy::{
     Backend, Distribution, FailureAccrual, Meta, RouteBackend,
-    outbound::{ClientPolicy, Protocol},
+    outbound::{ClientPolicy, ProfileRoute, Protocol},
 };
 use tulle_telemetry::StatusMetrics;
 
 use crate::{
     Shard,
     balancer::{Balancer, Traffic, Use},
+    budget::Budget,
     connections::{ProtocolConnections, RouteConnections},
     labels::{BACKEND_GRPC, BACKEND_HTTP, ROUTE_GRPC, ROUTE_HTTP, meta_labels},
+    profile::{self, Profiled},
+    retry::RetryMetrics,
 };
 
 /// One original destination.
 pub(crate) struct Destination {
     pub(crate) target: SocketAddr,
+    /// Of second tries that no policy asks for.
+    pub(crate) budget: Budget,
     shard: Rc<Shard>,
     view: View<OutboundState>,
     current: RefCell<Option<Current>>,
@@ -54,6 +59,12 @@ pub(crate) struct Compiled {
     connections: RefCell<Vec<(ConnectionsKey, Rc<RouteConnections>)>>,
     /// By the places of route and backend.
     metrics: RefCell<Vec<(MetricsKey, Rc<RouteMetrics>)>>,
+    /// By the place of the route of a service profile.
+    profiled: RefCell<Vec<(*const ProfileRoute, Rc<Profiled>)>>,
+    /// What a service profile lets its routes try again.
+    profile_budget: OnceCell<Option<Rc<Budget>>>,
+    /// By the place of the route.
+    retries: RefCell<Vec<((*const Meta, bool), Rc<RetryMetrics>)>>,
 }
 
 /// Absent where the backend names something that does not exist.
@@ -75,10 +86,21 @@ pub(crate) struct RouteMetrics {
 
 impl Destination {
     pub(crate) fn new(shard: &Rc<Shard>, target: SocketAddr) -> Self {
+        Self::over(shard, target, shard.discovery.outbound(target))
+    }
+
+    /// That of requests for `name:port`.
+    pub(crate) fn named(shard: &Rc<Shard>, authority: &Arc<str>, port: u16) -> Self {
+        let nowhere = (Ipv4Addr::UNSPECIFIED, port).into();
+        Self::over(shard, nowhere, shard.discovery.named(authority))
+    }
+
+    fn over(shard: &Rc<Shard>, target: SocketAddr, view: View<OutboundState>) -> Self {
         Self {
             target,
+            budget: Budget::by_default(Instant::now()),
             shard: shard.clone(),
-            view: shard.discovery.outbound(target),
+            view,
             current: RefCell::new(None),
             http: RefCell::new(None),
         }
@@ -108,6 +130,14 @@ impl Destination {
         self.current()
     }
 
+    /// The object that says where traffic goes, or the address where none does.
+    pub(crate) fn resource(&self) -> String {
+        match self.current() {
+            Ok(compiled) => compiled.policy.meta.to_string(),
+            Err(_) => self.target.to_string(),
+        }
+    }
+
     /// What holds now; what was known once stays known.
     pub(crate) fn current(&self) -> Result<Rc<Compiled>, Refusal> {
         let generation = self.view.generation();
@@ -125,6 +155,9 @@ impl Destination {
                 protocol: OnceCell::new(),
                 connections: RefCell::default(),
                 metrics: RefCell::default(),
+                profiled: RefCell::default(),
+                profile_budget: OnceCell::new(),
+                retries: RefCell::default(),
             })),
             OutboundState::Refused(refusal) => Err(refusal.clone()),
             OutboundState::Pending => Err(Refusal::new(
@@ -257,6 +290,45 @@ impl Compiled {
         ));
         all.push(((place, sni.map(Into::into)), connections.clone()));
         connections
+    }
+
+    /// What a service profile's route counts.
+    pub(crate) fn profiled(&self, route: &Arc<ProfileRoute>) -> Rc<Profiled> {
+        let place = Arc::as_ptr(route);
+        let mut all = self.profiled.borrow_mut();
+        if let Some((_, known)) = all.iter().find(|(at, _)| *at == place) {
+            return known.clone();
+        }
+        let budget = self.profile_budget.get_or_init(|| {
+            let profile = self.policy.protocol.profile()?;
+            profile::budget(profile, self.shard.shards)
+        });
+        let profiled = Rc::new(Profiled::new(&self.shard, route, budget.clone()));
+        all.push((place, profiled.clone()));
+        profiled
+    }
+
+    /// The endpoints of a backend that gets copies; none where it does not exist.
+    pub(crate) fn mirror(&self, backend: &Arc<Backend>) -> Option<Rc<Balancer>> {
+        self.balancer(backend, Traffic::Http)
+    }
+
+    /// The numbers of a route's second tries.
+    pub(crate) fn retries(&self, route: &Arc<Meta>, grpc: bool) -> Rc<RetryMetrics> {
+        let key = (Arc::as_ptr(route), grpc);
+        let mut all = self.retries.borrow_mut();
+        if let Some((_, known)) = all.iter().find(|(at, _)| *at == key) {
+            return known.clone();
+        }
+        let labels = meta_labels("parent", &self.policy.meta).and(&meta_labels("route", route));
+        let registry = &self.shard.registry;
+        let metrics = Rc::new(RetryMetrics::new(
+            registry,
+            grpc,
+            &labels.with("hostname", ""),
+        ));
+        all.push((key, metrics.clone()));
+        metrics
     }
 
     /// The handles of a route to a backend.

@@ -5,14 +5,20 @@
 //! connections as a whole. Nothing here knows the inbound half.
 
 mod balancer;
+mod budget;
 mod connections;
 mod connector;
 mod destination;
 mod http;
+mod ingress;
 mod judge;
 mod labels;
+mod mirror;
 mod node;
 mod observe;
+mod plan;
+mod profile;
+mod retry;
 mod serve;
 mod shard;
 mod tcp;
@@ -50,14 +56,20 @@ async fn accept(
     local: SocketAddr,
     target: SocketAddr,
 ) -> Result<(), Refusal> {
-    if target == local || target.ip().is_loopback() || shard.is_own_port(target) {
-        return Err(Refusal::new(
-            Reason::Loop,
-            "the connection would come back to this proxy",
-        ));
+    if target == local {
+        return Err(loops());
     }
+    shard.refuse_loop(target)?;
     let client = Prefixed::new(Counted::new(io, shard.accepted_metrics(target)));
     let destination = shard.destination(target);
-    let compiled = destination.ready(DISCOVERY_TIMEOUT).await?;
-    serve::serve(shard, &destination, compiled, client).await
+    let serving = async {
+        let compiled = destination.ready(DISCOVERY_TIMEOUT).await?;
+        serve::serve(shard, &destination, compiled, client).await
+    };
+    let served = serving.await;
+    served.map_err(|refusal: Refusal| refusal.by(&destination.resource()))
+}
+
+fn loops() -> Refusal {
+    Refusal::new(Reason::Loop, "the connection would come back to this proxy")
 }

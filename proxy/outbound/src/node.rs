@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 use tulle_balance::{
     Backoff, Breaker, BreakerState, Candidate, ConnectGate, Load, Outcome, SuccessRate, Trip,
 };
-use tulle_core::{Endpoint, Refusal};
+use tulle_core::{Endpoint, Id, Refusal};
 use tulle_http::{End, Response, pool::Pool};
 use tulle_metrics::{Counter, Gauge, Labels};
 use tulle_policy::{Ewma, FailureAccrual, Penalty};

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tulle_http::{End, Observer};
 use tulle_telemetry::{ResponseFacts, Slot};
 
-use crate::{destination::RouteMetrics, node::Attempt};
+use crate::{destination::RouteMetrics, node::Attempt, profile::Profiled};
 
 /// Follows a response to its end.
 pub(crate) struct Following {
@@ -13,6 +13,7 @@ pub(crate) struct Following {
     pub(crate) facts: ResponseFacts,
     pub(crate) attempt: Attempt,
     pub(crate) metrics: Rc<RouteMetrics>,
+    pub(crate) profile: Option<Rc<Profiled>>,
     pub(crate) first_data: Cell<Option<Instant>>,
     pub(crate) _slot: Slot,
 }
@@ -40,7 +41,12 @@ impl Observer for Following {
     fn end(&self, end: End<'_>) {
         let now = Instant::now();
         let first = self.first(now);
-        let ended = self.facts.end(&end);
+        let mut ended = self.facts.end(&end);
+        if let Some(profile) = &self.profile {
+            ended = profile.judged(ended);
+            profile.tried(ended, now - self.sent);
+            profile.end(ended, first - self.arrived);
+        }
         self.attempt.ended(ended, &end);
         self.attempt.node.requests.end(ended, first - self.arrived);
         self.metrics.route.end(ended, now - self.arrived);

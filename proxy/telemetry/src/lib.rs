@@ -17,5 +17,7 @@ pub use connection::{ConnectionMetrics, Counted};
 pub use in_flight::{InFlight, Slot};
 pub use labels::{client_tls_labels, endpoint_tls_labels, target_labels};
 pub use refusals::Refusals;
-pub use request::{NO_STATUS, RequestMetrics, StatusFamily, StatusMetrics};
+pub use request::{
+    ACTUAL, NO_STATUS, PROFILE, RequestFamily, RequestMetrics, StatusFamily, StatusMetrics,
+};
 pub use response::{Ended, ResponseFacts};

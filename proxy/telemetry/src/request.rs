@@ -10,10 +10,40 @@ const LATENCY_MS: &[f64] = &[
     1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 10000.0, 20000.0, 30000.0, 40000.0, 50000.0,
 ];
 
-/// `request_total`, `response_total` and `response_latency_ms` for one set of labels.
+/// The names of a family that counts requests.
+#[derive(Debug)]
+pub struct RequestFamily {
+    requests: &'static str,
+    responses: &'static str,
+    latency: Option<&'static str>,
+}
+
+const REQUEST: RequestFamily = RequestFamily {
+    requests: "request",
+    responses: "response",
+    latency: Some("response_latency_ms"),
+};
+
+/// Of the routes of service profiles.
+pub const PROFILE: RequestFamily = RequestFamily {
+    requests: "route_request",
+    responses: "route_response",
+    latency: Some("route_response_latency_ms"),
+};
+
+/// Of those, each try by itself.
+pub const ACTUAL: RequestFamily = RequestFamily {
+    requests: "route_actual_request",
+    responses: "route_actual_response",
+    latency: None,
+};
+
+/// `request_total`, `response_total` and `response_latency_ms` for one set of labels, or what
+/// else the family is called.
 #[derive(Debug)]
 pub struct RequestMetrics {
     registry: Registry,
+    family: &'static RequestFamily,
     labels: Labels,
     requests: Counter,
     outcomes: RefCell<Vec<Outcome>>,
@@ -23,16 +53,23 @@ pub struct RequestMetrics {
 struct Outcome {
     ended: Ended,
     responses: Counter,
-    latency: Histogram,
+    latency: Option<Histogram>,
 }
 
 impl RequestMetrics {
     /// Register the families.
     #[must_use]
     pub fn new(registry: &Registry, labels: Labels) -> Self {
+        Self::of(&REQUEST, registry, labels)
+    }
+
+    /// Register another family of the same shape.
+    #[must_use]
+    pub fn of(family: &'static RequestFamily, registry: &Registry, labels: Labels) -> Self {
         Self {
-            requests: registry.counter("request", "Requests.", &labels),
+            requests: registry.counter(family.requests, "Requests.", &labels),
             registry: registry.clone(),
+            family,
             labels,
             outcomes: RefCell::new(Vec::new()),
         }
@@ -53,9 +90,9 @@ impl RequestMetrics {
             outcomes.len() - 1
         });
         outcomes[index].responses.inc();
-        outcomes[index]
-            .latency
-            .observe(latency.as_secs_f64() * 1000.0);
+        if let Some(histogram) = &outcomes[index].latency {
+            histogram.observe(latency.as_secs_f64() * 1000.0);
+        }
     }
 
     /// There are few: a status that a peer makes up is still one of at most a thousand.
@@ -71,13 +108,17 @@ impl RequestMetrics {
             .with("error", ended.error);
         Outcome {
             ended,
-            responses: self.registry.counter("response", "Responses.", &total),
-            latency: self.registry.histogram(
-                "response_latency_ms",
-                "Milliseconds from a request's arrival to the first data of its response.",
-                LATENCY_MS,
-                &labels,
-            ),
+            responses: self
+                .registry
+                .counter(self.family.responses, "Responses.", &total),
+            latency: self.family.latency.map(|name| {
+                self.registry.histogram(
+                    name,
+                    "Milliseconds from a request's arrival to the first data of its response.",
+                    LATENCY_MS,
+                    &labels,
+                )
+            }),
         }
     }
 }

@@ -68,6 +68,17 @@ impl Protocol {
         }
     }
 
+    /// The service profile that decides about requests.
+    #[must_use]
+    pub fn profile(&self) -> Option<&Arc<Profile>> {
+        match self {
+            Self::Detect { http1: routes, .. } | Self::Http1(routes) | Self::Http2(routes) => {
+                routes.profile()
+            }
+            Self::Grpc(_) | Self::Opaque(_) | Self::Tls(_) | Self::Invalid(_) => None,
+        }
+    }
+
     /// When an endpoint is left out for how it answers requests. Where the protocol is detected,
     /// both versions are of one service and say the same.
     #[must_use]
@@ -201,7 +212,7 @@ pub struct RouteMatch<'a> {
     /// What it matched of the path.
     pub path: PathMatched,
     /// The route of a service profile that the rule is of.
-    pub profile: Option<&'a ProfileRoute>,
+    pub profile: Option<&'a Arc<ProfileRoute>>,
 }
 
 impl Deref for RouteMatch<'_> {

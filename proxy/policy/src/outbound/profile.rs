@@ -36,9 +36,9 @@ pub struct Profile {
     pub name: Arc<str>,
     /// How many tries its routes may make together; none where it is absent.
     pub budget: Option<RetryBudget>,
-    routes: Box<[ProfileRoute]>,
+    routes: Box<[Arc<ProfileRoute>]>,
     /// For what no route matches.
-    otherwise: ProfileRoute,
+    otherwise: Arc<ProfileRoute>,
 }
 
 /// How many tries there may be beside the requests.
@@ -104,21 +104,28 @@ impl Profile {
         });
         let route = |wire: &destination::Route| {
             let condition = wire.condition.as_ref().and_then(Condition::new);
-            Some(ProfileRoute::new(
+            Some(Arc::new(ProfileRoute::new(
                 wire,
                 condition?,
                 &name,
                 &meta,
                 &distribution,
                 budget.is_some(),
-            ))
+            )))
         };
         let default = Arc::new(Meta::default_named("http"));
         let nothing = destination::Route::default();
         let all = Condition::All(Box::default());
         Some(Self {
             routes: wire.routes.iter().filter_map(route).collect(),
-            otherwise: ProfileRoute::new(&nothing, all, &name, &default, &distribution, false),
+            otherwise: Arc::new(ProfileRoute::new(
+                &nothing,
+                all,
+                &name,
+                &default,
+                &distribution,
+                false,
+            )),
             budget,
             name,
         })
