@@ -60,7 +60,10 @@ impl HttpService {
         let tls = &self.peer.tls;
         let permit = policy
             .authorize_request(&matched, self.peer.address.ip(), tls)
-            .map_err(Answer::Refuse)?;
+            .map_err(|refusal| {
+                self.port.denied(&self.shard, tls, matched.meta());
+                Answer::Refuse(refusal)
+            })?;
         if permit.audited() {
             let (client, target) = (self.peer.address, self.port.target);
             tracing::info!(%client, %target, grant = %permit.grant().authz, "Request allowed");

@@ -9,14 +9,14 @@ use tulle_core::{ClientTls, Reason, Refusal};
 use tulle_discovery::{ServerState, View};
 use tulle_http::pool::{Mode, Pool, PoolOptions};
 use tulle_metrics::Labels;
-use tulle_policy::{Grant, Limited, inbound::ServerPolicy};
+use tulle_policy::{Grant, Limited, Meta, inbound::ServerPolicy};
 use tulle_telemetry::{ConnectionMetrics, client_tls_labels, target_labels};
 
 use crate::{
     Shard,
     application::{Application, Patience},
     detection::{Detection, Found},
-    observe::{Admitted, AdmittedCache},
+    observe::{Admitted, AdmittedCache, meta_labels},
 };
 
 /// How long a connection to a port that was not named at start waits for its policy. The
@@ -125,11 +125,22 @@ impl Port {
             .count(shard, &policy.meta, number, found, after);
     }
 
-    /// Count a refused request in the stock families.
+    /// Count a request that no authorization of its route or server let in.
+    pub(crate) fn denied(&self, shard: &Shard, tls: &ClientTls, route: &Meta) {
+        let labels = meta_labels(&self.server_labels(shard), "route", route);
+        let (name, help) = ("inbound_http_authz_deny", "Requests not let in.");
+        shard
+            .registry
+            .counter(name, help, &client_tls_labels(&labels, tls))
+            .inc();
+    }
+
+    /// Count a request that is refused for another reason, in the stock families.
     pub(crate) fn refused(&self, shard: &Shard, tls: &ClientTls, reason: Reason) {
         let mut labels = self.server_labels(shard);
         let (name, help) = match reason {
-            Reason::Unauthorized => ("inbound_http_authz_deny", "Requests not let in."),
+            // Counted where the route is known.
+            Reason::Unauthorized => return,
             Reason::RouteNotFound => ("inbound_http_route_not_found", "Requests without a route."),
             _ => {
                 let Some(error) = reason.error() else { return };
