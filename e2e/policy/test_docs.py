@@ -40,12 +40,18 @@ async def test_the_page_about_authorization_holds(live_mesh: LiveMesh) -> None:
     assert await status(live_mesh, "web") == 200
 
 
+async def five(mesh: LiveMesh, client: str) -> list[str]:
+    """Ask five times over one connection, as the page does."""
+    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code} ", "http://members:8080/?[1-5]"]
+    return (await mesh.api.exec(client, command)).stdout.decode().split()
+
+
 async def test_the_page_about_rate_limits_holds(live_mesh: LiveMesh) -> None:
     await live_mesh.up(APPLICATION)
     await page(live_mesh, RATE_LIMITS)
 
     async def limited() -> bool:
-        return 429 in [await status(live_mesh, "slots") for _ in range(4)]
+        return "429" in await five(live_mesh, "slots")
 
     await eventually(limited, "slots is over its limit")
-    assert {await status(live_mesh, "web") for _ in range(6)} == {200}
+    assert set(await five(live_mesh, "web")) == {"200"}

@@ -51,7 +51,7 @@ async def test_requests_over_the_limit_are_429_and_the_others_are_served(field: 
     assert len(refused) >= MANY - 4
     if pair.server.name == "server-ours":
         assert all(int(each["retry-after"] or 0) >= 1 for each in refused)
-        assert refused[0]["tulle-reason"] == "rate_limited"
+        assert refused[0].reason == "rate_limited"
 
 
 async def test_each_identity_has_a_bucket_of_its_own_and_an_override_another(
