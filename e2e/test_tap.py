@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 
 from e2e.conftest import kind
+from tests.test_docs import APPLICATION, DOCS, blocks
 from tulle.testing import LiveMesh
 
 Event = dict[str, Any]
+
+PAGE = DOCS / "tap.md"
 
 SERVER = """
 import http.server
@@ -234,6 +238,22 @@ async def test_the_command_prints_linkerds_lines_and_ends_at_its_limit(live_mesh
     assert "end id=0:0 " in ended
     assert "µs response-length=5B " in ended
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", [line for block in blocks(PAGE, "sh") for line in block.splitlines()])
+async def test_what_the_page_shows_can_be_typed(live_mesh: LiveMesh, command: str) -> None:
+    await live_mesh.up(APPLICATION, "".join(blocks(PAGE, "yaml")))
+
+    program, *arguments = shlex.split(command)
+    process = await tulle(live_mesh, *arguments)
+    printing = asyncio.create_task(process.communicate())
+    while not printing.done():
+        assert (await live_mesh.call("web", "http://members:8080/")).status == 200
+    printed, _ = await printing
+
+    assert program == "tulle"
+    assert process.returncode == 0
+    assert len(printed.splitlines()) == 3
 
 
 async def tulle(mesh: LiveMesh, *arguments: str) -> asyncio.subprocess.Process:
