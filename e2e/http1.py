@@ -31,6 +31,12 @@ class Message:
         return int(self.start.split()[1])
 
     @property
+    def reason(self) -> str | None:
+        """The code of a refusal, without where it comes from."""
+        said = self["tulle-reason"]
+        return None if said is None else said.partition(";")[0]
+
+    @property
     def target(self) -> str:
         """The target of a request."""
         return self.start.split()[1]
