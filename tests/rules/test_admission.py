@@ -263,7 +263,7 @@ RULES = {
     ),
     "regex of a path": (
         route(RULE + "matches:\n  - path: {type: RegularExpression, value: '/(a'}"),
-        '8: spec.rules[0].matches[0].path.value: "/(a" is no regular expression: missing ), unterminated subpattern at position 1',
+        '8: spec.rules[0].matches[0].path.value: "/(a" is no regular expression: missing ), unterminated subpattern',
     ),
     "regex that only others have": (
         own_route(RULE + "matches:\n  - headers:\n    - {type: RegularExpression, name: a, value: '(?!a)'}"),
@@ -423,7 +423,7 @@ RULES = {
     ),
     "regex of a profile": (
         profile("routes:\n- name: a\n  condition: {all: [{pathRegex: '['}]}"),
-        '7: spec.routes[0].condition.all[0].pathRegex: "[" is no regular expression: unterminated character set at position 0',
+        "7: spec.routes[0].condition.all[0].pathRegex: \"[\" is no regular expression: a '[' is not closed",
     ),
     "duration of a profile": (
         profile("routes:\n- {name: a, condition: {method: GET}, timeout: 3}"),

@@ -2,8 +2,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tulle.model.authorization import GATEWAY_GROUP, POLICY_GROUP, Ref
 from tulle.model.objects import Position
@@ -25,7 +23,6 @@ from tulle.model.route import (
     ValueMatch,
 )
 from tulle.rules.decode import decode
-from tulle.rules.expressions import regex_mistake
 
 HERE = Position("a.yaml", 1)
 
@@ -165,26 +162,3 @@ def test_a_grant_names_who_may_name_what() -> None:
     assert isinstance(found, ReferenceGrant)
     assert found.sources == (Ref(GATEWAY_GROUP, "HTTPRoute", "", "bank"),)
     assert found.targets == (Ref("", "Service", ""),)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "/a/[^/]+", r"\p{Lu}\z", "(?i)a(?-i:b)", "a(?i)b", "(?<name>a)", "a{2,3}", r"\{", "[{]", "[[:alpha:]]",
-        "[a-z&&[^b]]", r"\x{41}", "", "[(?=]", r"\\1", r"\(\?=", "[]a]", "[^]{]",
-    ],
-)  # fmt: skip
-def test_expressions_that_proxies_take_are_taken(text: str) -> None:
-    assert regex_mistake(text) is None
-
-
-@pytest.mark.parametrize(
-    "text", ["(", "[", "a{", "a{,x}", r"(a)\1", "(?=a)", "(?<!a)", "*", "(?P<a>b)(?P=a)", "a{3,2}", r"\q"]
-)
-def test_expressions_that_proxies_refuse_are_refused(text: str) -> None:
-    assert regex_mistake(text) is not None
-
-
-@given(st.text(alphabet="ab(){}[]?*+\\^$|.<>=!:P-&1,", max_size=24))
-def test_no_expression_breaks_the_check(text: str) -> None:
-    regex_mistake(text)
