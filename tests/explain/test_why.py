@@ -83,6 +83,16 @@ spec:
     backendRefs: [{name: many, port: 8080}]
   - backendRefs: [{name: cart, port: 80, weight: 9}, {name: many, port: 8080, weight: 1}]
 """
+PROFILE = """
+---
+apiVersion: linkerd.io/v1alpha2
+kind: ServiceProfile
+metadata: {name: cart.shop.svc.cluster.local, namespace: shop}
+spec:
+  routes:
+  - {name: read, condition: {method: GET}, isRetryable: true, timeout: 250ms}
+  dstOverrides: [{authority: "many.shop.svc.cluster.local:8080", weight: "1"}]
+"""
 
 
 def ground(*texts: str) -> Ground:
@@ -145,6 +155,14 @@ def test_weights_become_shares_and_a_match_says_what_it_beat() -> None:
     assert skipped.why == "the path is not /new or below, and the header x-staff differs or is missing"
     assert any_request.outbound.route is not None
     assert any_request.outbound.route.source == "policy.yaml:3"
+
+
+def test_a_service_profile_rules_before_routes() -> None:
+    said = why(ground(ROUTES, PROFILE), "web", "cart")
+
+    assert said.outbound is not None
+    assert str(said.outbound.route) == "ServiceProfile shop/cart.shop.svc.cluster.local (policy.yaml:14)"
+    assert [branch.backend.name for branch in said.branches] == ["many"]
 
 
 def test_one_denied_backend_denies_its_share() -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from tulle.destination.index import DestinationIndex
+from tulle.destination import translate
+from tulle.destination.index import DestinationIndex, ServiceProfile
 from tulle.explain.answer import Reference
 from tulle.lib.stream import Gate
 from tulle.lib.views import Refused
+from tulle.model.authority import AddressAuthority
 from tulle.model.objects import Raw
 from tulle.model.pod import TrustDomain
 from tulle.model.service import ObjectName
@@ -45,6 +47,13 @@ class Ground:
         with self.policy.outbound.follow(self.policy.key_of(f"{host}:{port}", namespace)) as view:
             answer = view.latest.value
         return None if answer is None or isinstance(answer, Refused) else answer
+
+    def profile(self, address: str, port: int, namespace: str) -> bytes | None:
+        """Return the service profile that a client of a namespace is sent beside the policy."""
+        found, _ = self.destination.profile(AddressAuthority(address, port), namespace)
+        if not isinstance(found, ServiceProfile):
+            return None
+        return translate.profile(found, cluster_domain=self.domain)
 
     def inbound(self, pod: ObjectName, port: int) -> bytes | None:
         """Return what a pod's proxy is sent for a port; None where the pod is not known."""

@@ -39,6 +39,8 @@ OUTSIDE = "198.51.100.1"
 """An address that is nobody's (RFC 5737), for a name outside whose address nobody says."""
 SKIP_OUTBOUND = "config.linkerd.io/skip-outbound-ports"
 HTTP_PORT = 80
+BUDGET_ALONE = 100
+"""What the engine has for the tries of a service profile's route, which only its budget limits."""
 
 
 def explain(ground: Ground, question: Question) -> Explanation:
@@ -238,12 +240,13 @@ class Walk:
 
     def through(self) -> tuple[Outbound | None, list[Branch]]:
         """Return what the client's proxy decides, and what becomes of the request at each backend."""
-        target = self._place.target
-        sent = self._ground.outbound(target.address, target.port, self._client.party.namespace)
+        target, namespace = self._place.target, self._client.party.namespace
+        sent = self._ground.outbound(target.address, target.port, namespace)
         if sent is None or not self._client.uses_proxy(target.port):
             self._ask(None)
             return None, list(self._straight())
-        policy = engine.ClientPolicy.decode(sent)
+        profile = self._ground.profile(target.address, target.port, namespace)
+        policy = engine.ClientPolicy.decode(sent, profile=profile, port=target.port)
         request = self._ask(policy.protocol)
         if request is None:
             # What a client of foreign TLS asks for is the name that it knows.
@@ -449,10 +452,13 @@ def _limits(decision: engine.ClientDecision) -> Iterator[str]:
     yield from (text.format(_duration(limit)) for text, limit in shown if limit is not None)
     if retry := decision.retry:
         when = [f"{first}" if first == last else f"{first} to {last}" for first, last in retry.statuses]
-        when += [f"gRPC {code}" for code in retry.grpc_codes]
-        each = f", at most {_duration(retry.timeout)} each" if retry.timeout else ""
+        when += [f"gRPC {', '.join(map(str, retry.grpc_codes))}"] if retry.grpc_codes else []
+        often = (
+            f"up to {retry.limit} more times" if retry.limit < BUDGET_ALONE else "within the profile's budget"
+        )
         after = f" after {', '.join(when)}" if when else ""
-        yield f"tried again, {retry.limit} more at most,{after}{each}".replace(",,", ",").rstrip(",")
+        each = f", at most {_duration(retry.timeout)} each" if retry.timeout else ""
+        yield f"tried again {often}{after}{each}"
 
 
 def _rates(ground: Ground, limit: engine.RateLimit | None, own: str) -> Iterator[str]:

@@ -64,11 +64,21 @@ pub(crate) struct ClientDecision {
 
 #[pymethods]
 impl ClientPolicy {
+    /// A policy, and the service profile beside it for a port, which rules where it has
+    /// something to say.
     #[staticmethod]
-    fn decode(bytes: &[u8]) -> PyResult<Self> {
-        let wire = tulle_api::outbound::OutboundPolicy::decode(bytes);
-        let wire = wire.map_err(|error| PyValueError::new_err(error.to_string()))?;
-        Ok(Self(Policy::from_proto(wire)))
+    #[pyo3(signature = (bytes, *, profile = None, port = 0))]
+    fn decode(bytes: &[u8], profile: Option<&[u8]>, port: u16) -> PyResult<Self> {
+        let unreadable = |error: prost::DecodeError| PyValueError::new_err(error.to_string());
+        let wire = tulle_api::outbound::OutboundPolicy::decode(bytes).map_err(unreadable)?;
+        let policy = Policy::from_proto(wire);
+        let Some(profile) = profile else {
+            return Ok(Self(policy));
+        };
+        let profile = tulle_api::destination::DestinationProfile::decode(profile);
+        Ok(Self(
+            policy.with_profile(&profile.map_err(unreadable)?, port),
+        ))
     }
 
     #[getter]
@@ -167,6 +177,7 @@ fn http(
     let backend = |backend: &RouteBackend<Filter>, weight| {
         http_backend(backend, weight, matched.path, request.clone())
     };
+    let of_profile = matched.profile.and_then(|route| route.timeout);
     let retry = rule.retry.as_ref().map(|retry| Retry {
         limit: retry.max_retries,
         statuses: retry.statuses.to_vec(),
@@ -180,7 +191,7 @@ fn http(
         } else {
             backends(&rule.distribution, backend)
         },
-        request_timeout: rule.timeouts.request,
+        request_timeout: rule.timeouts.request.or(of_profile),
         response_timeout: rule.timeouts.response,
         idle_timeout: rule.timeouts.idle,
         retry,

@@ -187,8 +187,11 @@ class ClientPolicy:
     """Where traffic to one destination goes."""
 
     @staticmethod
-    def decode(bytes: bytes) -> ClientPolicy:
-        """Read what a proxy is sent; raises ValueError. What makes no sense refuses everything."""
+    def decode(bytes: bytes, *, profile: bytes | None = None, port: int = 0) -> ClientPolicy:
+        """Read what a proxy is sent; raises ValueError. What makes no sense refuses everything.
+
+        A service profile rules where it has something to say, for the port that was asked about.
+        """
     @property
     def resource(self) -> Resource: ...
     @property
