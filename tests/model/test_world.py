@@ -4,7 +4,7 @@ from tests.control_plane import WEB, WEB_SERVICE, web_pod, web_slice, world_of
 from tulle.model.ports import DEFAULT_OPAQUE_PORTS, PortSet
 from tulle.model.service import Namespace, ObjectName
 from tulle.model.update import Changed, Object, Removed, key_of
-from tulle.model.world import World, address_topic, pod_topic, service_topic
+from tulle.model.world import address_topic, pod_topic, service_topic
 
 OPAQUE = "config.linkerd.io/opaque-ports"
 

@@ -24,7 +24,7 @@ def proxies_take(text: str) -> bool:
     return engine.ServerPolicy.decode(server.SerializeToString()).protocol != "invalid"
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(st.lists(st.sampled_from(TOKENS), max_size=7).map("".join))
 def test_what_we_take_proxies_take(text: str) -> None:
     if regex_mistake(text) is None:

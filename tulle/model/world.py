@@ -303,6 +303,9 @@ class World:
         self._namespaces.pop(name, None)
         if new:
             self._namespaces[name] = new
+        touched |= {policy_topic(name), external_topic(name)}
+        if any(network.meta.namespace == name for network in self.egress_networks()):
+            touched.add(egress_topic())
         touched.add(external_topic(name))
         for service in self._services.values():
             if service.name.namespace == name:

@@ -151,9 +151,12 @@ def route_spec(spec: Fields, meta: Metadata, dialect: Dialect, whole: Fields) ->
 
 def parent_ref(fields: Fields, dialect: Dialect) -> ParentRef:
     """Decode a parent; which group is meant without one depends on the route's own."""
+    kind = kind_of(fields, "Gateway")
+    if kind in ("Service", "EgressNetwork"):
+        dialect.leave(fields, "sectionName")
     return ParentRef(
         group=group_of(fields, dialect.group),
-        kind=kind_of(fields, "Gateway"),
+        kind=kind,
         name=fields.need_text("name", SUBDOMAIN),
         namespace=fields.text("namespace", None, LABEL),
         port=fields.integer("port", None, low=1, high=65535),
