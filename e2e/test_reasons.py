@@ -139,7 +139,8 @@ async def small(field: Field) -> AsyncIterator[Pod]:
 
         await eventually(there, f"{name} is ready", within_s=60)
         found = await field.mesh.api.pod(name)
-        made = Pod(field.mesh, name, *found.addresses[:2])
+        first, second = (*found.addresses, "")[:2]
+        made = Pod(field.mesh, name, first, second)
         try:
             yield made
         finally:

@@ -9,6 +9,8 @@ from e2e import bridges, grpcs, http1, http2
 from e2e.conftest import OPAQUE_PORT, Field
 from e2e.http1 import Recorder, ask, get
 from e2e.pods import Pod, eventually
+from e2e.policy.rules import applied, fresh, owned
+from e2e.policy.rules import server as one_server
 
 GREETING = b"\x00\x01 not HTTP\r\n"
 
@@ -82,6 +84,29 @@ async def test_an_opaque_port_is_closed_to_who_is_not_admitted(field: Field, whi
 
         response = await http_status(field["client-ours"], server, served.port)
     assert response.body == b"hello"
+
+
+async def test_a_response_that_lasts_ends_when_its_client_is_no_longer_let_in(field: Field) -> None:
+    client, server = field["client-ours"], field["server-ours"]
+    port, name = server.next_port(), fresh("closed")
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await http1.read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")
+        await writer.drain()
+        await reader.read(-1)
+
+    async with server.serving(stream, port=port), await client.connect(server.name, port) as connection:
+        connection.write(get())
+        await connection.exactly(len(b"HTTP/1.1 200"))
+
+        async with applied(field, one_server(name, server, port)):
+            await owned(field, server, port, name)
+            received = await connection.rest()
+
+    assert b"\r\n0\r\n" not in received
+    text = await field.mesh.api.proxy_metrics(server.name)
+    assert 'reason="revoked"' in text
 
 
 async def test_a_server_that_does_not_listen_is_waited_for_and_then_given_up(field: Field) -> None:

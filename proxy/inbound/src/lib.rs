@@ -9,6 +9,7 @@ mod accept;
 mod application;
 mod detection;
 mod http;
+mod live;
 mod observe;
 mod port;
 mod protocol;

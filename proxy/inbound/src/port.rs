@@ -16,6 +16,7 @@ use crate::{
     Shard,
     application::{Application, Patience},
     detection::{Detection, Found},
+    live::Live,
     observe::{Admitted, AdmittedCache, meta_labels},
 };
 
@@ -37,6 +38,8 @@ pub(crate) struct Port {
     pub(crate) http: Pool<Application>,
     /// Of requests, while the application does not answer.
     pub(crate) patience: Patience,
+    /// HTTP connections that are open.
+    pub(crate) live: Live,
     view: View<ServerState>,
     clients: RefCell<Vec<(ClientTls, Rc<ConnectionMetrics>)>>,
     /// Names that TLS clients have asked for, which label what is counted.
@@ -59,6 +62,7 @@ impl Port {
             http: Pool::new(application.clone(), Mode::AsReceived, options),
             application,
             patience: Patience::new(inbound),
+            live: Live::default(),
             view: shard.discovery.server(target.port()),
             clients: RefCell::default(),
             names: RefCell::default(),
@@ -80,6 +84,11 @@ impl Port {
             }),
         );
         known.await.map_err(|_| unknown())
+    }
+
+    /// The policy as it changes.
+    pub(crate) fn view(&self) -> View<ServerState> {
+        self.view.clone()
     }
 
     /// The policy in force now.

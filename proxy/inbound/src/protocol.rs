@@ -4,7 +4,7 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use tulle_core::{ClientTls, Reason, Refusal};
-use tulle_http::{http1, http2};
+use tulle_http::{ServeError, http1, http2};
 use tulle_policy::inbound::{Protocol, ServerPolicy};
 use tulle_transport::{Detected, First, detect_http, fill, first_speaker};
 
@@ -13,6 +13,7 @@ use crate::{
     accept::{Client, Peer},
     detection::Found,
     http::HttpService,
+    live::while_admitted,
     port::Port,
     tcp,
 };
@@ -93,22 +94,32 @@ impl Http1 {
     /// Serve it; refusals are responses.
     pub(crate) async fn serve(self, shard: &Rc<Shard>) {
         let Self { port, peer, client } = self;
-        let target = port.target;
-        let service = HttpService::new(shard, port, peer);
-        let served = http1::serve(client, service, &shard.http1, shard.drain.handle()).await;
-        if let Err(error) = served {
-            tracing::debug!(%error, %target, "HTTP/1 connection ended");
-        }
+        let service = HttpService::new(shard, port.clone(), peer.clone());
+        let serving = http1::serve(client, service, &shard.http1, shard.drain.handle());
+        let served = while_admitted(&port, &peer, serving).await;
+        ended(shard, &port, &peer, served);
     }
 }
 
 /// Serve HTTP/2; refusals are responses.
 pub(crate) async fn serve_http2(shard: &Rc<Shard>, port: Rc<Port>, peer: Peer, client: Client) {
-    let target = port.target;
-    let service = HttpService::new(shard, port, peer);
-    let served = http2::serve(client, service, &shard.http2, shard.drain.handle()).await;
-    if let Err(error) = served {
-        tracing::debug!(%error, %target, "HTTP/2 connection ended");
+    let service = HttpService::new(shard, port.clone(), peer.clone());
+    let serving = http2::serve(client, service, &shard.http2, shard.drain.handle());
+    let served = while_admitted(&port, &peer, serving).await;
+    ended(shard, &port, &peer, served);
+}
+
+/// An HTTP connection is over.
+fn ended(shard: &Shard, port: &Port, peer: &Peer, served: Result<Result<(), ServeError>, Refusal>) {
+    match served {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(%error, target = %port.target, "HTTP connection ended");
+        }
+        Err(refusal) => {
+            port.count_connection(shard, &peer.tls, "inbound_tcp_authz_terminate");
+            shard.connection_refused(&refusal, peer.address, port.target);
+        }
     }
 }
 

@@ -199,6 +199,29 @@ impl ServerPolicy {
         self.permit_request(route, client, tls, &mut Silent)
     }
 
+    /// Whether a client is let in anywhere: to the server or to one of its routes.
+    #[must_use]
+    pub fn admits(&self, client: IpAddr, tls: &ClientTls) -> bool {
+        fn any<P: Pattern>(table: &Table<P, Rule>, client: IpAddr, tls: &ClientTls) -> bool {
+            table.values().any(|rule| {
+                rule.route
+                    .clauses
+                    .permit(client, tls, &mut Silent)
+                    .is_some()
+            })
+        }
+        match &self.protocol {
+            Protocol::Detect { routes, .. } | Protocol::Http1(routes) | Protocol::Http2(routes) => {
+                any(&routes.0, client, tls)
+            }
+            Protocol::Grpc(routes) => any(&routes.0, client, tls),
+            Protocol::Opaque | Protocol::Tls => {
+                self.clauses.permit(client, tls, &mut Silent).is_some()
+            }
+            Protocol::Invalid(_) => false,
+        }
+    }
+
     /// Whether some route lets clients in that the server does not. Bytes that detection could
     /// not name are then nobody's: as TCP they are not admitted.
     #[must_use]
