@@ -1,6 +1,7 @@
 """What the pages show is so: their tests pass, word for word, against their manifests."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if blocks(page, "yaml")]
 ABOUT_APPLICATION = [page for page in PAGES if APPLICATION.name in page.read_text()]
+SHOWN = [page for page in ABOUT_APPLICATION if blocks(page, "console")]
 
 
 @pytest.mark.parametrize("page", ABOUT_APPLICATION, ids=lambda page: str(page.stem))
@@ -43,3 +45,16 @@ def run(*command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         stderr=subprocess.STDOUT,
         check=False,
     )
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: str(page.stem))
+def test_a_page_s_commands_print_what_it_shows(page: Path, tmp_path: Path) -> None:
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    (manifests / "application.yaml").write_text(APPLICATION.read_text())
+    (manifests / "page.yaml").write_text("".join(blocks(page, "yaml")))
+
+    for block in blocks(page, "console"):
+        command, _, shown = block.partition("\n")
+        said = run("-m", "tulle.cli.main", *shlex.split(command)[2:], folder=tmp_path).stdout
+        assert said.startswith(shown), said
