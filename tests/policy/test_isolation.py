@@ -5,52 +5,40 @@ decides; whoever is referred to, or refers from elsewhere, changes nothing for a
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, strategies
 
 from tests.control_plane import WEB_SERVICE, open_gate, web_pod, web_slice
+from tests.policy.drawn import GRPC_RULES, OTHER, RULES, SHOP, one_of, policies, somewhere
 from tests.policy.objects import (
     RAW,
     WHERE,
-    account,
     by_name,
-    by_network,
     meta,
     names,
-    networks,
     older,
     policy,
     rate_limit,
     route,
-    rule,
     server,
-    to_route,
     to_server,
 )
-from tulle.model.authorization import (
-    GATEWAY_GROUP,
-    POLICY_GROUP,
-    EgressNetwork,
-    Network,
-    Ref,
-)
+from tulle.model.authorization import GATEWAY_GROUP, POLICY_GROUP, EgressNetwork, Network
 from tulle.model.pod import TrustDomain
 from tulle.model.policies import Policy
-from tulle.model.route import BackendRef, GrpcMatch, HttpMatch, ParentRef, PathMatch
+from tulle.model.route import ParentRef
 from tulle.model.service import Namespace, ObjectName
-from tulle.model.update import Changed, Object
-from tulle.model.workload import LabelSelector
+from tulle.model.update import Changed, Object, Removed, Update, key_of
 from tulle.model.world import World
 from tulle.policy.authorizations import DefaultPolicy
 from tulle.policy.index import PolicyIndex
 from tulle.policy.service import InboundKey, PolicyService
 from tulle.policy.targets import OutboundKey
 
-SHOP, OTHER = "shop", "other"
 POD = web_pod(labels={"app": "web"})
 GROUND: tuple[Object, ...] = (POD, WEB_SERVICE, web_slice(POD), Namespace(SHOP), Namespace(OTHER))
 PORTS = (8080, 9090, 4191)
@@ -58,10 +46,7 @@ OUTSIDE = "203.0.113.9"
 Answers = list[object]
 
 
-def answers(*objects: Object) -> Answers:
-    """Return the bytes that the shop's proxies are sent: for its pod's ports, and for what it calls."""
-    world = World()
-    world.apply(map(Changed, objects))
+def service_of(world: World) -> tuple[PolicyIndex, PolicyService]:
     index = PolicyIndex(
         world,
         cluster_domain="cluster.local",
@@ -70,7 +55,14 @@ def answers(*objects: Object) -> Answers:
         trust=TrustDomain(),
         controller="controller.example",
     )
-    service = PolicyService(index, open_gate(), cluster_domain="cluster.local", patience=0)
+    return index, PolicyService(index, open_gate(), cluster_domain="cluster.local", patience=0)
+
+
+def answers(*objects: Object) -> Answers:
+    """Return the bytes that the shop's proxies are sent: for its pod's ports, and for what it calls."""
+    world = World()
+    world.apply(map(Changed, objects))
+    index, service = service_of(world)
     said: Answers = []
     for port in PORTS:
         with service.inbound.follow(InboundKey(POD.name, port)) as view:
@@ -82,108 +74,12 @@ def answers(*objects: Object) -> Answers:
     return said
 
 
-def one_of(*values: Any) -> st.SearchStrategy[Any]:
-    return st.sampled_from(values)
-
-
-created = one_of(None, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
-few_names = one_of("web", "read")
-somewhere = one_of(None, SHOP, OTHER)
-ACCESS = tuple(each.value for each in DefaultPolicy)
-PROTOCOLS = ("unknown", "HTTP/1", "HTTP/2", "gRPC", "opaque", "TLS")
-RULES = (
-    rule(),
-    rule(HttpMatch(PathMatch("prefix", "/read"))),
-    rule(backends=(BackendRef(Ref("", "Service", "web", SHOP), 80, 1, (), WHERE),)),
-)
-GRPC_RULES = (rule(), rule(GrpcMatch("Members", "Get")))
-
-
-def parents(namespaces: st.SearchStrategy[str | None]) -> st.SearchStrategy[ParentRef]:
-    kinds = (("", "Service"), (POLICY_GROUP, "Server"), (POLICY_GROUP, "EgressNetwork"))
-    return st.builds(
-        lambda kind, name, namespace, port: ParentRef(*kind, name, namespace, port),
-        one_of(*kinds),
-        few_names,
-        namespaces,
-        one_of(None, 80, 443),
-    )
-
-
-def policies(namespace: str, reach: st.SearchStrategy[str | None]) -> st.SearchStrategy[list[Policy]]:
-    """Return what a tenant may make in its namespace; `reach` are the namespaces that its references name."""
-    metas = st.builds(lambda name, age: replace(meta(name, namespace), created=age), few_names, created)
-    required = st.lists(
-        st.one_of(
-            st.builds(by_name, few_names, reach),
-            st.builds(by_network, few_names, reach),
-            st.builds(account, few_names, reach),
-        ),
-        max_size=2,
-    )
-    targets = st.one_of(
-        few_names.map(to_server),
-        few_names.map(to_route),
-        one_of(
-            Ref("", "Namespace", SHOP), Ref("", "Namespace", OTHER), Ref(POLICY_GROUP, "Server", "web", SHOP)
-        ),
-    )
-    http = st.builds(
-        lambda of, rules, to: route("", *rules, meta=of, parents=tuple(to)),
-        metas,
-        st.lists(one_of(*RULES), max_size=2),
-        st.lists(parents(reach), min_size=1, max_size=2),
-    )
-    grpc = st.builds(
-        lambda of, rules, to: route("", *rules, meta=of, parents=tuple(to), kind="GRPCRoute"),
-        metas,
-        st.lists(one_of(*GRPC_RULES), max_size=1),
-        st.lists(parents(reach), min_size=1, max_size=2),
-    )
-    bare = st.builds(
-        lambda of, to, kind: route("", rule(), meta=of, parents=(to,), kind=kind),
-        metas,
-        parents(reach),
-        one_of("TLSRoute", "TCPRoute"),
-    )
-    made = st.one_of(
-        st.builds(
-            lambda of, port, protocol, access, selector: server(
-                meta=of, port=port, protocol=protocol, access_policy=access, pods=selector
-            ),
-            metas,
-            one_of(8080, "http", 4191),
-            one_of(*PROTOCOLS),
-            one_of(*ACCESS),
-            one_of(LabelSelector(), LabelSelector({"app": "web"})),
-        ),
-        st.builds(
-            lambda of, target, refs: replace(policy("", target, *refs), meta=of), metas, targets, required
-        ),
-        st.builds(
-            lambda of, one: replace(names("", one), meta=of), metas, one_of("*", "*.a.example", "b.example")
-        ),
-        st.builds(lambda of: replace(networks("", Network("192.0.2.0/24")), meta=of), metas),
-        st.builds(lambda of, anyone: older("", meta=of, unauthenticated=anyone), metas, st.booleans()),
-        st.builds(lambda of, total: replace(rate_limit("", total=total), meta=of), metas, one_of(1, 100)),
-        st.builds(
-            lambda of, allow: EgressNetwork(of, allow, (Network("203.0.113.0/24"),), RAW, WHERE),
-            metas,
-            st.booleans(),
-        ),
-        http,
-        grpc,
-        bare,
-    )
-    return st.lists(made, min_size=1, max_size=8)
-
-
 # References to the other tenant that the shop itself wrote are its own wish; here it writes none.
 mine = policies(SHOP, one_of(None, SHOP))
 theirs = policies(OTHER, somewhere)
 
 
-@given(own=mine, foreign=theirs, first=st.booleans())
+@given(own=mine, foreign=theirs, first=strategies.booleans())
 def test_another_tenant_s_objects_change_nothing(
     own: list[Policy], foreign: list[Policy], first: bool
 ) -> None:
@@ -251,3 +147,32 @@ def test_a_pod_s_namespace_is_part_of_its_name() -> None:
     namesake = replace(POD, name=ObjectName(OTHER, POD.name.name), addresses=())
 
     assert answers(*GROUND, namesake, server()) == answers(*GROUND, server())
+
+
+@given(
+    changes=strategies.lists(
+        strategies.tuples(
+            strategies.booleans(), strategies.one_of(policies(SHOP, somewhere), policies(OTHER, somewhere))
+        ),
+        max_size=6,
+    )
+)
+def test_who_follows_an_answer_hears_of_every_change_of_it(changes: list[tuple[bool, list[Policy]]]) -> None:
+    world = World()
+    world.apply(map(Changed, GROUND))
+    _, service = service_of(world)
+    inbound = [InboundKey(POD.name, port) for port in PORTS]
+    outbound = [OutboundKey(WEB_SERVICE.cluster_ips[0], 80, namespace=SHOP, extended=True)]
+
+    with ExitStack() as followed:
+        views = [followed.enter_context(service.inbound.follow(key)) for key in inbound]
+        views += [followed.enter_context(service.outbound.follow(key)) for key in outbound]
+        for there, objects in changes:
+            made: list[Update] = [Changed(of) if there else Removed(key_of(of)) for of in objects]
+            service.touch(set(world.apply(made)))
+
+            _, fresh = service_of(world)
+            for view, key in zip(views, (*inbound, *outbound), strict=True):
+                of = fresh.inbound if isinstance(key, InboundKey) else fresh.outbound
+                with of.follow(key) as expected:  # type: ignore[arg-type]
+                    assert view.latest.value == expected.latest.value
