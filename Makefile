@@ -40,8 +40,8 @@ bench: setup ## side by side with other proxies; BENCH=full for every cell
 bench-peers: setup ## the other proxies
 	$(BIN)/python -m benches.peers
 
-soak: setup ## ten minutes of trouble, and a minute for each fuzz target
-	$(BIN)/python -m pytest e2e/soak -m soak -s
+soak: setup ## ten minutes of trouble, 200 folders of policies, and a minute for each fuzz target
+	$(BIN)/python -m pytest e2e -m soak -s
 	tools/fuzz 60
 
 passport: setup ## docs/conformance/README.md
