@@ -1,8 +1,15 @@
 """What holds of a manifest whatever is in it. `tools/fuzz` checks the same facts for longer, led by coverage."""
 
+from collections.abc import Iterator
+from copy import deepcopy
+from random import Random
+from typing import Any
+
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.rules.test_admission import RULES, WARNINGS
 from tulle.rules.decode import decode
 from tulle.rules.kinds import KINDS
 
@@ -96,3 +103,31 @@ def check(text: str) -> None:
 @given(st.one_of(st.text(), MANIFESTS, BLOCKS))
 def test_any_text_is_decoded_or_its_mistakes_have_places(text: str) -> None:
     check(text)
+
+
+POLICIES = [yaml.safe_load(text) for text, _ in (*RULES.values(), *WARNINGS.values())]
+ODDITIES: list[object] = [
+    *(None, True, -1, 10**30, 1.5, "", "*", "/a", "[", "1e999999999", "9" * 40 + "s", ".m", "::/0", "0/0"),
+    *([], {}, [1], {"a": 1}, ["a"], [{}]),
+]
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+@given(st.sampled_from(POLICIES), st.sampled_from(ODDITIES), st.randoms())
+def test_a_policy_with_anything_anywhere_is_judged(policy: object, oddity: object, random: Random) -> None:
+    odd = deepcopy(policy)
+    *path, last = random.choice(list(places(odd)))
+    place: Any = odd
+    for step in path:
+        place = place[step]
+    place[last] = oddity
+
+    found = decode([("a.yaml", yaml.safe_dump(odd))], whole=False)
+
+    assert all(problem.position.file == "a.yaml" for problem in (*found.problems, *found.remarks))
