@@ -201,6 +201,32 @@ def test_fields_and_filters_that_are_not_acted_on_are_in_the_status() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "kind", "good"),
+    [
+        (None, "TCPRoute", True),
+        ("mongo", "HTTPRoute", True),
+        ("http", "HTTPRoute", True),
+        ("http", "GRPCRoute", False),
+        ("grpc", "HTTPRoute", True),
+        ("tls", "TLSRoute", True),
+        ("https", "HTTPRoute", False),
+        ("linkerd.io/opaque", "HTTPRoute", False),
+        ("tcp", "TCPRoute", True),
+    ],
+)
+def test_a_route_of_a_kind_that_a_port_cannot_have_says_so(
+    protocol: str | None, kind: str, good: bool
+) -> None:
+    service = Service(ObjectName("shop", "db"), (ServicePort(80, app_protocol=protocol),), ("10.78.0.9",))
+    rules = "rules: [{backendRefs: [{name: db, port: 80}]}]"
+    item = route("r", f"{ON_WEB.replace('web', 'db')}\n  {rules}", kind)
+
+    said = [of.reason for of in conditions(item, service)]
+
+    assert said == ["Accepted", "ResolvedRefs"] + ([] if good else ["ProtocolMismatch"])
+
+
 def test_a_missing_grant_is_said_and_costs_nothing() -> None:
     other = Service(ObjectName("bank", "web"), (ServicePort(80),), ("10.78.0.9",))
     item = route("r", f"{ON_WEB}\n  rules: [{{backendRefs: [{{name: web, namespace: bank, port: 80}}]}}]")

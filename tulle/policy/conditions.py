@@ -20,7 +20,7 @@ from tulle.model.authorization import (
 )
 from tulle.model.policies import Policy, backend_name, parent_name, profiled
 from tulle.model.profile import ServiceProfile
-from tulle.model.protocol import named
+from tulle.model.protocol import Protocol, named, of_port
 from tulle.model.route import (
     BackendRef,
     Filter,
@@ -41,6 +41,7 @@ from tulle.policy.status import (
     egress_accepted,
     rate_limit_of,
 )
+from tulle.policy.targets import TAKEN
 from tulle.rules import traffic
 
 CONTROLLER = "linkerd.io/policy-controller"
@@ -107,9 +108,31 @@ def _parents(world: World, route: Route, networks: Sequence[IpNetwork]) -> Itera
             conditions += _on_server(world, route, name)
         else:
             conditions.append(_resolved(world, route, parent))
-            conditions += (*_grants(world, route, parent), *_extensions(route))
+            conditions += (
+                *_taken(world, route, parent),
+                *_grants(world, route, parent),
+                *_extensions(route),
+            )
         conditions += (*_unsupported(route), *_annotations(route.meta.annotations))
         yield ParentStatus(parent, name.namespace, tuple(conditions))
+
+
+def _taken(world: World, route: Route, parent: ParentRef) -> Iterator[Condition]:
+    """Yield that what a Service is declared to speak leaves no room for this kind of route."""
+    service = world.service(parent_name(route, parent)) if parent.kind == "Service" else None
+    if service is None:
+        return
+    opaque = world.opaque_ports(service)
+    numbers = [of for of in service.ports if parent.port in (None, of.port)]
+    spoken = {of.port: of_port(service, of.port, of.app_protocol, opaque) for of in numbers}
+    useless = [
+        f"{port} ({protocol.value})"
+        for port, protocol in spoken.items()
+        if protocol is not Protocol.DETECT and route.kind not in TAKEN[protocol]
+    ]
+    if useless and len(useless) == len(spoken):
+        text = f"no {route.kind} can be on what is spoken at the Service's ports: {', '.join(useless)}"
+        yield Condition(EFFECTIVE, False, "ProtocolMismatch", text)
 
 
 def _resolved(world: World, route: Route, parent: ParentRef) -> Condition:

@@ -40,7 +40,7 @@ _KINDS: tuple[tuple[RouteKind, Protocol], ...] = (
     ("TLSRoute", Protocol.TLS),
     ("TCPRoute", Protocol.OPAQUE),
 )
-_TAKEN: Mapping[Protocol, tuple[RouteKind, ...]] = {
+TAKEN: Mapping[Protocol, tuple[RouteKind, ...]] = {
     Protocol.HTTP1: ("HTTPRoute",),
     Protocol.HTTP2: ("GRPCRoute", "HTTPRoute"),
     Protocol.GRPC: ("GRPCRoute", "HTTPRoute"),
@@ -310,7 +310,7 @@ def _of_one_kind(declared: Protocol, routes: list[Route]) -> tuple[Protocol, lis
             if found := [route for route in routes if route.kind == kind]:
                 return protocol, found
         return declared, []
-    for kind in _TAKEN[declared]:
+    for kind in TAKEN[declared]:
         if found := [route for route in routes if route.kind == kind]:
             if declared in (Protocol.HTTP2, Protocol.GRPC):
                 return Protocol.GRPC if kind == "GRPCRoute" else Protocol.HTTP2, found
