@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tulle_core::{Reason, Refusal};
 use tulle_discovery::{OutboundState, View};
 use tulle_policy::{
-    Backend, Distribution, FailureAccrual, Meta, RouteBackend,
+    Backend, Distribution, FailureAccrual, Filter, Meta, RouteBackend, TcpFilter,
     outbound::{ClientPolicy, ProfileRoute, Protocol},
 };
 use tulle_telemetry::StatusMetrics;
@@ -194,6 +194,29 @@ impl Destination {
     }
 }
 
+/// What the control plane says of a backend that does not exist: its filter names what is missing.
+pub(crate) trait Complaint {
+    fn complaint(&self) -> Option<&str>;
+}
+
+impl Complaint for Filter {
+    fn complaint(&self) -> Option<&str> {
+        match self {
+            Self::Fail(failure) => Some(&failure.message),
+            _ => None,
+        }
+    }
+}
+
+impl Complaint for TcpFilter {
+    fn complaint(&self) -> Option<&str> {
+        match self {
+            Self::Invalid(why) => Some(why),
+            Self::Forbidden => None,
+        }
+    }
+}
+
 impl Compiled {
     fn speaks_http(&self) -> bool {
         !matches!(self.policy.protocol, Protocol::Opaque(_) | Protocol::Tls(_))
@@ -204,7 +227,7 @@ impl Compiled {
     ///
     /// # Errors
     /// Where the rule has no backend, or the chosen one cannot be resolved.
-    pub(crate) fn backend<'a, F>(
+    pub(crate) fn backend<'a, F: Complaint>(
         &self,
         distribution: &'a Distribution<F>,
     ) -> Result<(&'a RouteBackend<F>, Rc<Balancer>), Refusal> {
@@ -215,7 +238,7 @@ impl Compiled {
     ///
     /// # Errors
     /// The same.
-    pub(crate) fn backend_for<'a, F>(
+    pub(crate) fn backend_for<'a, F: Complaint>(
         &self,
         traffic: Traffic,
         distribution: &'a Distribution<F>,
@@ -229,7 +252,9 @@ impl Compiled {
             .or_else(|| distribution.pick(random, |_| true))
             .ok_or_else(|| Refusal::new(Reason::BackendInvalid, "the route has no backend"))?;
         let balancer = self.balancer(&chosen.backend, traffic).ok_or_else(|| {
-            Refusal::new(Reason::BackendInvalid, "the route's backend does not exist")
+            let said = chosen.filters.iter().find_map(Complaint::complaint);
+            let why = said.unwrap_or("the route's backend does not exist");
+            Refusal::new(Reason::BackendInvalid, why.to_owned())
         })?;
         Ok((chosen, balancer))
     }
