@@ -159,7 +159,9 @@ def test_a_pod_s_namespace_is_part_of_its_name() -> None:
 )
 def test_who_follows_an_answer_hears_of_every_change_of_it(changes: list[tuple[bool, list[Policy]]]) -> None:
     world = World()
-    world.apply(map(Changed, GROUND))
+    # An authentication elsewhere is what an answer may depend on without a sign in its own namespace.
+    asking = (server(), policy("staff", to_server(), by_name("web", OTHER)))
+    world.apply(map(Changed, (*GROUND, *asking)))
     _, service = service_of(world)
     inbound = [InboundKey(POD.name, port) for port in PORTS]
     outbound = [OutboundKey(WEB_SERVICE.cluster_ips[0], 80, namespace=SHOP, extended=True)]
