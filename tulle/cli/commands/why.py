@@ -109,26 +109,65 @@ def field(text: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
-class Recorded(msgspec.Struct, rename="camel"):
-    """What a tapped request says, as far as it matters here."""
+class RecordedField(msgspec.Struct, rename="camel"):
+    """One field, in a recorded request; one that is no text has no text."""
 
-    source: str = ""
-    destination: str = ""
-    method: str | None = None
-    path: str = "/"
+    name: str
+    value_str: str | None = None
+
+
+class Begun(msgspec.Struct):
+    """The event that a request began."""
+
+    method: str = ""
     authority: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
+    path: str = "/"
+    headers: list[RecordedField] | None = None
+
+
+class End(msgspec.Struct):
+    """One end of a connection, with what is known of it."""
+
+    ip: str = ""
+    port: int = 0
+    metadata: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Return what to call it: the workload, which a folder knows too; else the address."""
+        name = next((self.metadata[kind] for kind in WORKLOADS if kind in self.metadata), None)
+        return f"{self.metadata['namespace']}/{name}" if name and "namespace" in self.metadata else self.ip
+
+
+class Recorded(msgspec.Struct, rename="camel"):
+    """An event of `tulle tap -o json`, as far as it matters here."""
+
+    request_init_event: Begun | None = None
+    source: End = msgspec.field(default_factory=End)
+    destination: End = msgspec.field(default_factory=End)
+
+
+WORKLOADS = ("deployment", "statefulset", "daemonset", "k8s_job", "cronjob", "pod")
+OF_CONNECTION = (":", "host", "l5d-", "connection", "content-length", "transfer-encoding")
 
 
 def recorded(file: Path) -> Question:
-    """Read a recorded request: its first line, if it has several."""
+    """Read the first request that was recorded."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        found = msgspec.json.decode(text.strip().partition("\n")[0], type=Recorded)
-    except OSError as error:
-        raise SettingError(f"{file} cannot be read: {error.strerror}") from error
+        events = [msgspec.json.decode(line, type=Recorded) for line in text.splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{file} cannot be read: {error}") from error
     except msgspec.MsgspecError as error:
-        raise SettingError(f"{file} is no recorded request: {error}") from error
-    return Question(
-        found.source, found.authority or found.destination, found.path, found.method, found.headers
+        raise SettingError(f"{file} is not what tulle tap -o json prints: {error}") from error
+    event = next((each for each in events if each.request_init_event), None)
+    if event is None or event.request_init_event is None:
+        raise SettingError(f"{file} records no request; make one with: tulle tap WORKLOAD -o json --limit 1")
+    begun = event.request_init_event
+    target = begun.authority or f"{event.destination.ip}:{event.destination.port}"
+    headers = tuple(
+        (header.name.lower(), header.value_str)
+        for header in begun.headers or ()
+        if header.value_str is not None and not header.name.lower().startswith(OF_CONNECTION)
     )
+    return Question(event.source.name, target, begun.path or "/", begun.method or None, headers)
