@@ -68,6 +68,17 @@ async def test_it_is_not_ready_before_its_sources_have_delivered(tmp_path: Path)
         assert (status, body["ready"], body["waiting_for"]) == (200, True, [])
 
 
+async def test_objects_have_their_status(tmp_path: Path) -> None:
+    async with controller(tmp_path) as api:
+        assert (await api.get("/v1/objects/Service"))[0] == 503
+        api.source.deliver([WEB_SERVICE])
+
+        status, body = await api.get("/v1/objects/Service?namespace=shop&name=web")
+
+    assert status == 200
+    assert [item["object"]["status"] for item in body["items"]] == [{"conditions": []}]
+
+
 async def test_diagnostics_say_what_a_proxy_would_be_sent(tmp_path: Path) -> None:
     pod = web_pod()
     async with controller(tmp_path) as api:
