@@ -11,7 +11,9 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
+import msgspec
 import pytest
 
 from e2e.conftest import kind
@@ -67,6 +69,24 @@ async def test_why_and_live_proxies_agree(mesh: LiveMesh, pods: dict[str, Pod]) 
 @pytest.mark.timeout(3600)
 async def test_why_and_live_proxies_agree_on_200_folders(mesh: LiveMesh, pods: dict[str, Pod]) -> None:
     await agree(mesh, pods, folders=200, requests=50)
+
+
+async def test_what_allow_prints_lets_a_live_client_in(mesh: LiveMesh, pods: dict[str, Pod]) -> None:
+    question = Question("web", f"beta:{PORT}", "/items/7", "GET")
+    await mesh.deny("beta", PORT)
+    await eventually(partial(sees, pods, question, 403), "beta is closed")
+
+    permission = await mesh.api.allow(question)
+    assert not await mesh.write("allowed.yaml", permission.manifests)
+
+    await eventually(partial(sees, pods, question, 200), "web gets in")
+    other = msgspec.structs.replace(question, path="/items/8")
+    assert (await request(pods["web"], other)).status == 403
+
+
+async def sees(pods: dict[str, Pod], question: Question, status: int) -> bool:
+    """Tell whether a request gets this status."""
+    return (await request(pods[question.source], question)).status == status
 
 
 async def agree(mesh: LiveMesh, pods: dict[str, Pod], *, folders: int, requests: int) -> None:
