@@ -86,10 +86,10 @@ pub fn apply_request<B>(
 }
 
 /// The backends that get a copy of this request. `random` is as for [`apply_request`].
-pub fn mirrors<'a>(
-    filters: &'a [Filter],
+pub fn mirrors(
+    filters: &[Filter],
     mut random: impl FnMut() -> u64,
-) -> impl Iterator<Item = &'a Arc<Backend>> {
+) -> impl Iterator<Item = &Arc<Backend>> {
     filters.iter().filter_map(move |filter| match filter {
         Filter::Mirror(Mirror { backend, ratio }) => {
             its_turn(*ratio, &mut random).then_some(backend)
