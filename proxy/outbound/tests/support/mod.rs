@@ -86,6 +86,7 @@ impl Proxy {
     }
 
     /// Whether a line is in the numbers.
+    #[allow(dead_code, reason = "not every test looks")]
     #[track_caller]
     pub fn assert_shown(&self, line: &str) {
         let shown = self.registry.render();
