@@ -203,13 +203,15 @@ class _Drawn:
         parent: Json = {"group": "core", "kind": "Service", "name": target}
         if chance.random() < 0.6:
             parent["port"] = chance.choice((PORT, PORT, PORT, 9999))
-        spec: Json = {
-            "parentRefs": [parent],
-            "rules": [self._rule(outbound=True) for _ in range(chance.choice((1, 1, 2, 3)))],
-        }
+        group, version = chance.choice(((POLICY, "v1beta3"), (GATEWAY, "v1")))
+        rules = [self._rule(outbound=True) for _ in range(chance.choice((1, 1, 2, 3)))]
+        spec: Json = {"parentRefs": [parent], "rules": rules}
+        if group == GATEWAY:
+            for rule in rules:
+                if "filters" not in rule and chance.random() < 0.15:
+                    rule["filters"] = [{"type": "URLRewrite", "urlRewrite": self._rewrite(rule)}]
         if chance.random() < 0.25:
             spec["hostnames"] = chance.sample((target, f"{target}.example", "*.example", "alpha"), 2)
-        group, version = chance.choice(((POLICY, "v1beta3"), (GATEWAY, "v1")))
         return self._object("HTTPRoute", self._name("out"), spec, version, group)
 
     def _rule(self, *, outbound: bool) -> Json:
@@ -233,6 +235,12 @@ class _Drawn:
         if prefixed and chance.random() < 0.5:
             path = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}
         return {"hostname": "elsewhere.example", "path": path, "statusCode": chance.choice((301, 302))}
+
+    def _rewrite(self, rule: Json) -> Json:
+        matches = rule.get("matches", [])
+        if matches and all(each.get("path", {}).get("type") == "PathPrefix" for each in matches):
+            return {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}}
+        return {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/rewritten"}}
 
     def _backends(self) -> list[Json]:
         chance = self._chance
