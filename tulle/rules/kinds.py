@@ -386,7 +386,7 @@ POLICIES: dict[str, Kind] = {
     "HTTPLocalRateLimitPolicy": Kind(versions(POLICY_GROUP, "v1alpha1"), rate_limit),
     "HTTPRoute": Kind(
         (
-            *versions(GATEWAY_GROUP, "v1", "v1beta1"),
+            *versions(GATEWAY_GROUP, "v1", "v1beta1", "v1alpha2"),
             *versions(POLICY_GROUP, "v1beta3", "v1beta2", "v1beta1", "v1alpha1"),
         ),
         route,
