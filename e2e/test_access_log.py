@@ -1,6 +1,8 @@
 """Each request has a line in the access log, however it ended."""
 
 import json
+import socket
+import struct
 from functools import partial
 
 import pytest
@@ -39,9 +41,10 @@ async def test_answered_refused_malformed_and_given_up_each_have_one_line(field:
                     assert (await ask(client, name, get(path, more=AGENT), port=served.port)).status == 200
             assert (await ask(client, name, get("/away"), port=of.next_port())).status == 504
             async with of.serving(saying(b"", pause=True)) as served:
-                async with await client.connect(name, served.port) as stream:
+                async with await field["plain-client"].connect(name, served.port) as stream:
                     stream.write(get("/left"))
                     await eventually(partial(arrived, served), "the request is there")
+                    reset(stream)
             async with await field["plain-client"].connect(name, of.next_port()) as stream:
                 await malformed(stream)
 
@@ -69,6 +72,13 @@ MARKS = ('/a"', '/b"', '/away"', '/left"', '"status":400')
 
 def arrived(served: object) -> bool:
     return getattr(served, "accepted", 0) == 1
+
+
+def reset(stream: Stream) -> None:
+    """Go without a farewell: a client that only says that it has said everything still waits for its answer."""
+    made = stream.writer.get_extra_info("socket")
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.writer.transport.abort()
 
 
 async def malformed(stream: Stream) -> None:
