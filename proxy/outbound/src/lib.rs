@@ -22,6 +22,7 @@ mod retry;
 mod serve;
 mod shard;
 mod tcp;
+mod watched;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
@@ -45,7 +46,7 @@ pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
         orig_dst,
     } = accepted;
     let target = orig_dst.unwrap_or(local);
-    if let Err(refusal) = accept(&shard, io, local, target).await {
+    if let Err(refusal) = accept(&shard, io, peer, local, target).await {
         shard.refusals.note(&refusal, Some(peer), target);
     }
 }
@@ -53,6 +54,7 @@ pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
 async fn accept(
     shard: &Rc<Shard>,
     io: TcpStream,
+    peer: SocketAddr,
     local: SocketAddr,
     target: SocketAddr,
 ) -> Result<(), Refusal> {
@@ -64,7 +66,7 @@ async fn accept(
     let destination = shard.destination(target);
     let serving = async {
         let compiled = destination.ready(DISCOVERY_TIMEOUT).await?;
-        serve::serve(shard, &destination, compiled, client).await
+        serve::serve(shard, &destination, compiled, client, peer).await
     };
     let served = serving.await;
     served.map_err(|refusal: Refusal| refusal.by(&destination.resource()))

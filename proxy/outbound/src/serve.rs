@@ -1,6 +1,6 @@
 //! Which protocol a connection speaks, and who serves it.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use tokio::{net::TcpStream, time::Instant};
 use tulle_core::{Reason, Refusal};
@@ -26,6 +26,7 @@ pub(crate) async fn serve(
     destination: &Rc<Destination>,
     compiled: Rc<Compiled>,
     mut client: Client,
+    peer: SocketAddr,
 ) -> Result<(), Refusal> {
     if let Some(refusal) = compiled.policy.protocol.refusal() {
         // What the client speaks is not known, so it can be told nothing.
@@ -42,7 +43,7 @@ pub(crate) async fn serve(
             return Box::pin(tcp::forward_tls(shard, &compiled, target, client)).await;
         }
         Protocol::Http2(_) | Protocol::Grpc(_) => {
-            Box::pin(serve_http2(shard, destination, client)).await;
+            Box::pin(serve_http2(shard, destination, client, peer)).await;
             return Ok(());
         }
         Protocol::Http1(_) | Protocol::Invalid(_) => {}
@@ -53,7 +54,7 @@ pub(crate) async fn serve(
             connections.detected(result_label(&spoken), begun.elapsed());
             match spoken? {
                 Spoken::Client(Detected::Http2) => {
-                    Box::pin(serve_http2(shard, destination, client)).await;
+                    Box::pin(serve_http2(shard, destination, client, peer)).await;
                     return Ok(());
                 }
                 Spoken::Client(Detected::Http1) => {}
@@ -70,7 +71,7 @@ pub(crate) async fn serve(
     }
     // The policy may change, and this one need not be kept for as long as the connection.
     drop(compiled);
-    let service = HttpService::new(shard, destination);
+    let service = HttpService::new(shard, destination, peer);
     let options = &shard.http1;
     if let Err(error) = http1::serve(client, service, options, shard.drain.handle()).await {
         tracing::debug!(%error, target = %destination.target, "HTTP/1 connection ended");
@@ -78,8 +79,13 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn serve_http2(shard: &Rc<Shard>, destination: &Rc<Destination>, client: Client) {
-    let service = HttpService::new(shard, destination);
+async fn serve_http2(
+    shard: &Rc<Shard>,
+    destination: &Rc<Destination>,
+    client: Client,
+    peer: SocketAddr,
+) {
+    let service = HttpService::new(shard, destination, peer);
     let options = &shard.http2;
     if let Err(error) = http2::serve(client, service, options, shard.drain.handle()).await {
         tracing::debug!(%error, target = %destination.target, "HTTP/2 connection ended");
