@@ -1,5 +1,6 @@
 """Requests over a limit are told so with 429, and when to come again."""
 
+from e2e import bridges, grpcs
 from e2e.conftest import Field, Pair
 from e2e.http1 import Message, Recorder, ask, get
 from e2e.pods import Pod, eventually
@@ -70,3 +71,23 @@ async def test_each_identity_has_a_bucket_of_its_own_and_an_override_another(
 
         assert await statuses(named, of, port) == {200}
         assert 429 in await statuses(other, of, port)
+
+
+async def test_a_grpc_call_over_the_limit_is_told_so_as_grpc_does(field: Field, which: str) -> None:
+    of, client = field[f"server-{which}"], field["client-ours"]
+    port, name = of.next_port(), fresh("limited")
+    text = limited(name, of, port, "total: {requestsPerSecond: 2}").replace("HTTP/1", "unknown")
+
+    async def codes() -> set[str]:
+        async with bridges.into(client, of.name, port) as entrance, grpcs.channel(entrance) as channel:
+            return {(await grpcs.unary(channel, b"x")).code for _ in range(MANY)}
+
+    async def in_force() -> bool:
+        return "StatusCode.RESOURCE_EXHAUSTED" in await codes()
+
+    async with applied(field, text), grpcs.server() as (_, address):
+        async with bridges.out_of(of, address, port=port):
+            await owned(field, of, port, name)
+            await eventually(in_force, "the limit is in force")
+
+            assert await codes() <= {"StatusCode.OK", "StatusCode.RESOURCE_EXHAUSTED"}

@@ -81,3 +81,47 @@ async def test_a_live_connection_stays_when_its_client_is_named_otherwise(field:
             async with applied(field, allow(second, target=first, by="nobody-of-this-name")):
                 stream.write(b" two")
                 assert await stream.exactly(4) == b" two"
+
+
+REFS = """
+apiVersion: policy.linkerd.io/v1alpha1
+kind: MeshTLSAuthentication
+metadata: {{name: {name}}}
+spec: {{identityRefs: [{ref}]}}
+"""
+TAIL = "serviceaccount.identity.linkerd.cluster.local"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("*", True),
+        (f"*.default.{TAIL}", True),
+        (f"*.other.{TAIL}", False),
+        (f"client-ours.other.{TAIL}", False),
+        ("spiffe://cluster.local/ns/default/sa/client-ours", False),
+        ("kind: ServiceAccount, name: client-ours", True),
+        ("kind: ServiceAccount, name: client-ours, namespace: default", True),
+        ("kind: Namespace, name: default", True),
+        ("kind: ServiceAccount, name: deny-ours", False),
+    ],
+)
+async def test_an_identity_is_meant_by_name_suffix_or_reference(
+    field: Field, which: str, written: str, meant: bool
+) -> None:
+    of, client = field[f"server-{which}"], field["client-ours"]
+    port, name, speaker = of.next_port(), fresh("named"), SPEAKERS["HTTP/1"]
+    by = (
+        joined(REFS.format(name=name, ref=f"{{{written}}}"), allow(name, target=name, by=name))
+        if ":" in written and "/" not in written
+        else allow_names(name, written)
+    )
+
+    async def in_force() -> bool:
+        return await speaker.knock(field["plain-client"], of, port) == speaker.refused
+
+    async with applied(field, joined(server(name, of, port), by)), speaker.serving(of, port):
+        await owned(field, of, port, name)
+        await eventually(in_force, f"{name} is in force")
+
+        assert await speaker.knock(client, of, port) == (speaker.served if meant else speaker.refused)

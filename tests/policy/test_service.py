@@ -9,13 +9,15 @@ import pytest
 import structlog
 
 from tests.control_plane import WEB_SERVICE, code_of, open_gate, served, stub, web_pod
-from tests.policy.objects import WHERE, meta, route, rule
+from tests.policy.objects import WHERE, by_name, meta, names, outside, policy, route, rule, server, to_server
 from tulle.lib.stream import Gate
 from tulle.model.authorization import Ref
+from tulle.model.external import WorkloadPort
 from tulle.model.pod import TrustDomain
 from tulle.model.route import BackendRef, ParentRef, UrlRewrite
-from tulle.model.service import ObjectName
+from tulle.model.service import Namespace, ObjectName
 from tulle.model.update import Changed, Object, Removed, key_of
+from tulle.model.workload import LabelSelector
 from tulle.model.world import World
 from tulle.policy.authorizations import DefaultPolicy
 from tulle.policy.index import PolicyIndex
@@ -87,6 +89,41 @@ async def test_a_port_s_policy_comes_at_once_and_again_when_it_changes() -> None
 
         assert first.labels["name"] == "all-unauthenticated"
         assert second.labels["name"] == "deny"
+
+
+async def test_an_external_workload_asks_by_a_name_of_its_own_kind() -> None:
+    machine = outside("vm", WorkloadPort(8080, "http"), app="web")
+    workload = '{"ns":"shop","external_workload":"vm"}'
+    async with mesh(machine, Namespace("shop", {DEFAULT_POLICY: "deny"})) as shop:
+        stream = shop.watch_port(workload=workload)
+        first = await stream.read()
+
+        shop.change(server(pods=None, external_workloads=LabelSelector({"app": "web"}), port="http"))
+        second = await stream.read()
+        shop.change(Namespace("shop", {}), replace(machine, meta=replace(machine.meta, labels={})))
+        third = await stream.read()
+        shop.remove(machine)
+
+        assert [each.labels["name"] for each in (first, second, third)] == [
+            "deny",
+            "web",
+            "all-unauthenticated",
+        ]
+        assert await code_of(stream) is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_authentication_of_another_namespace_is_followed() -> None:
+    staff = names("staff", "*", namespace="people")
+    async with mesh(replace(POD, labels={"app": "web"}), server()) as shop:
+        stream = shop.watch_port()
+        lengths = [len((await stream.read()).authorizations)]
+        shop.change(policy("staff", to_server(), by_name("staff", "people")))
+        shop.change(staff)
+        lengths.append(len((await stream.read()).authorizations))
+        shop.remove(staff)
+        lengths.append(len((await stream.read()).authorizations))
+
+        assert lengths == [0, 1, 0]
 
 
 async def test_a_pod_that_is_not_there_is_not_found() -> None:
