@@ -247,8 +247,9 @@ async def test_what_the_page_shows_can_be_typed(live_mesh: LiveMesh, command: st
     program, *arguments = shlex.split(command)
     process = await tulle(live_mesh, *arguments)
     printing = asyncio.create_task(process.communicate())
-    while not printing.done():
-        assert (await live_mesh.call("web", "http://members:8080/")).status == 200
+    async with asyncio.timeout(60):
+        while not printing.done():
+            assert (await live_mesh.call("web", "http://members:8080/")).status == 200
     printed, _ = await printing
 
     assert program == "tulle"

@@ -163,10 +163,19 @@ async def test_what_is_not_sampled_or_not_traced_goes_through_untouched(live_mes
 
 async def test_the_page_holds(live_mesh: LiveMesh) -> None:
     (page,) = blocks(DOCS / "tracing.md", "yaml")
-    collector = deployment("collector", [sys.executable, "-c", COLLECTOR])
-    await live_mesh.up(
-        APPLICATION, page, "---".join(part for part in collector.split("---") if "kind: Deployment" in part)
+    # Not a word about injection, so that all of it is meshed.
+    collector = json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "collector", "labels": {"app": "collector"}},
+            "spec": {
+                "serviceAccountName": "collector",
+                "containers": [{"name": "main", "command": [sys.executable, "-c", COLLECTOR]}],
+            },
+        }
     )
+    await live_mesh.up(APPLICATION, page, collector)
 
     await live_mesh.call("web", "http://members:8080/", headers=CONTEXTS["w3c"])
     spans = await collected(live_mesh, 4)
