@@ -295,7 +295,8 @@ def timeouts(rule: Rule, path: str) -> Iterator[Finding]:
         if value is not None and value < timedelta():
             yield Finding(f"{path}.timeouts.{key}", "expected a duration of at least 0, found a negative one")
     if request and backend and timedelta() < request < backend:
-        text = f"expected at most timeouts.request, {request}, found {backend}"
+        longest, found = request.total_seconds(), backend.total_seconds()
+        text = f"expected at most timeouts.request, {longest:g}s, found {found:g}s"
         yield Finding(f"{path}.timeouts.backendRequest", text)
 
 
