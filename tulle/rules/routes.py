@@ -6,6 +6,7 @@ else in one is a mistake.
 """
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, get_args
 
 from tulle.model.authorization import GATEWAY_GROUP, POLICY_GROUP, Ref
@@ -178,18 +179,7 @@ def rule(fields: Fields, dialect: Dialect) -> Rule:
     if dialect.gateway:
         dialect.leave(fields, "sessionPersistence", "retry")
     read_match = grpc_match if dialect.kind == "GRPCRoute" else http_match
-    request, backend = (
-        fields.inside(
-            "timeouts",
-            lambda inner: (
-                inner.duration("request", dialect.durations),
-                inner.duration("backendRequest", dialect.durations),
-            ),
-            (None, None),
-        )
-        if dialect.timeouts
-        else (None, None)
-    )
+    request, backend = timeouts(fields, dialect)
     return Rule(
         matches=fields.each("matches", read_match),
         filters=fields.each("filters", lambda inner: any_filter(inner, dialect, dialect.rule_filters)),
@@ -198,6 +188,19 @@ def rule(fields: Fields, dialect: Dialect) -> Rule:
         backend_request_timeout=backend,
         source=fields.position,
     )
+
+
+def timeouts(fields: Fields, dialect: Dialect) -> tuple[timedelta | None, timedelta | None]:
+    """Decode how long a request may take, and how long one try of it."""
+    if not dialect.timeouts:
+        return None, None
+
+    def both(inner: Fields) -> tuple[timedelta | None, timedelta | None]:
+        return inner.duration("request", dialect.durations), inner.duration(
+            "backendRequest", dialect.durations
+        )
+
+    return fields.inside("timeouts", both, (None, None))
 
 
 # Matches
