@@ -4,6 +4,7 @@ import pytest
 
 from e2e import http1
 from e2e.conftest import Field
+from e2e.pods import eventually
 from e2e.routes.rig import answering, asking, is_from, is_status, manifests, service, until
 
 ROUTE = """
@@ -163,3 +164,42 @@ async def test_what_no_route_takes_is_not_found(field: Field, which: str) -> Non
             wrong = await asking(client, "only", "/only?day=2")()
 
     assert (found.status, wrong.status) == (200, 404)
+
+
+async def test_a_rewrite_is_made_or_refused_and_a_mirror_made_or_left_out(field: Field, which: str) -> None:
+    """A stock proxy knows neither; it is told to refuse what it cannot rewrite."""
+    client, server, mirror = (field[name] for name in (f"client-{which}", "balanced-1", "balanced-2"))
+    name = f"rewritten-{which}"
+    rules = f"""
+  - matches: [{{path: {{value: /old}}}}]
+    filters:
+    - type: URLRewrite
+      urlRewrite: {{hostname: new.example, path: {{type: ReplacePrefixMatch, replacePrefixMatch: /new}}}}
+  - matches: [{{path: {{value: /copied}}}}]
+    filters:
+    - type: RequestMirror
+      requestMirror: {{backendRef: {{name: {name}-copy, port: 80}}}}
+    - type: ResponseHeaderModifier
+      responseHeaderModifier: {{set: [{{name: x-routed, value: "yes"}}]}}"""
+    async with answering(server) as (served, recorder), answering(mirror) as (copy, copies):
+        texts = [
+            service(name, "balanced-1", served.port),
+            service(f"{name}-copy", "balanced-2", copy.port),
+            route(name, rules),
+        ]
+        async with manifests(field, name, *texts):
+            copied = asking(client, name, "/copied?x=1")
+            await until(copied, lambda message: message["x-routed"] == "yes", "the routes are in force")
+            rewritten = await asking(client, name, "/old/page?day=1")()
+            if which == "ours":
+                await eventually(lambda: bool(copies.seen), "a copy arrives")
+
+    assert recorder.seen[0].target == "/copied?x=1"
+    if which == "ours":
+        assert is_from(server)(rewritten)
+        assert (recorder.seen[-1].target, recorder.seen[-1]["host"]) == ("/new/page?day=1", "new.example")
+        assert {each.target for each in copies.seen} == {"/copied?x=1"}
+    else:
+        assert rewritten.status == 500
+        assert rewritten["l5d-proxy-error"] == "this proxy cannot apply the filter URLRewrite"
+        assert copies.seen == []
