@@ -227,6 +227,20 @@ def test_a_route_of_a_kind_that_a_port_cannot_have_says_so(
     assert said == ["Accepted", "ResolvedRefs"] + ([] if good else ["ProtocolMismatch"])
 
 
+def test_a_profile_with_routes_goes_before_routes_and_they_say_so() -> None:
+    name = "web.shop.svc.cluster.local"
+    routes = "routes: [{name: r, condition: {method: GET}}]"
+    item = route("r", ON_WEB)
+
+    decides = manifest("ServiceProfile", name, routes, group="linkerd.io")
+    empty = manifest("ServiceProfile", name, "routes: []", group="linkerd.io")
+    elsewhere = manifest("ServiceProfile", name, routes, group="linkerd.io", namespace="bank")
+
+    assert [of.reason for of in conditions(item, decides)] == ["Accepted", "ResolvedRefs", "ProfilePrecedes"]
+    assert conditions(item, empty) == [ACCEPTED, RESOLVED]
+    assert conditions(item, elsewhere) == [ACCEPTED, RESOLVED]
+
+
 def test_a_missing_grant_is_said_and_costs_nothing() -> None:
     other = Service(ObjectName("bank", "web"), (ServicePort(80),), ("10.78.0.9",))
     item = route("r", f"{ON_WEB}\n  rules: [{{backendRefs: [{{name: web, namespace: bank, port: 80}}]}}]")

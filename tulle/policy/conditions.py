@@ -110,6 +110,7 @@ def _parents(world: World, route: Route, networks: Sequence[IpNetwork]) -> Itera
             conditions.append(_resolved(world, route, parent))
             conditions += (
                 *_taken(world, route, parent),
+                *_profiled(world, route, parent),
                 *_grants(world, route, parent),
                 *_extensions(route),
             )
@@ -133,6 +134,21 @@ def _taken(world: World, route: Route, parent: ParentRef) -> Iterator[Condition]
     if useless and len(useless) == len(spoken):
         text = f"no {route.kind} can be on what is spoken at the Service's ports: {', '.join(useless)}"
         yield Condition(EFFECTIVE, False, "ProtocolMismatch", text)
+
+
+def _profiled(world: World, route: Route, parent: ParentRef) -> Iterator[Condition]:
+    """Yield that a profile decides instead, for everybody or for the clients of its namespace."""
+    service = parent_name(route, parent)
+    if parent.kind != "Service" or route.kind not in ("HTTPRoute", "GRPCRoute"):
+        return
+    for profile in world.profiles_of(service):
+        if (profile.routes or profile.overrides) and profile.meta.namespace in (
+            service.namespace,
+            route.meta.namespace,
+        ):
+            text = f"ServiceProfile {profile.name} has routes or dstOverrides, and goes before every {route.kind}"
+            yield Condition(EFFECTIVE, False, "ProfilePrecedes", text)
+            return
 
 
 def _resolved(world: World, route: Route, parent: ParentRef) -> Condition:
