@@ -239,12 +239,15 @@ impl Balancer {
         if nodes.is_empty() {
             return Refusal::new(Reason::NoEndpoints, WORDS);
         }
-        let unreached = nodes.iter().filter(|node| node.gate.doubtful());
-        let Some(failure) = unreached
-            .filter_map(|node| node.failure.borrow().clone())
-            .next()
-        else {
-            return Refusal::new(Reason::FailFast, WORDS);
+        let mut unreached = nodes.iter().filter(|node| node.gate.doubtful());
+        let failure = unreached.find_map(|node| node.failure.borrow().clone());
+        let Some(failure) = failure else {
+            let message = if nodes.iter().any(|node| node.tripped()) {
+                "service in fail-fast: its endpoints are left out for their failures"
+            } else {
+                WORDS
+            };
+            return Refusal::new(Reason::FailFast, message);
         };
         let reason = match failure.reason.phase() {
             Phase::Tls => failure.reason,
@@ -273,16 +276,15 @@ impl Balancer {
         let mut old = self.nodes.take();
         let nodes: Vec<Rc<Node>> = endpoints
             .iter()
-            .map(
-                |endpoint| match old.iter().position(|node| node.endpoint == *endpoint) {
-                    Some(index) => old.swap_remove(index),
-                    None => {
-                        self.metrics.added.inc();
-                        let (shard, health) = (&self.shard, &self.health);
-                        Rc::new(Node::new(shard, endpoint, name, self.judging, health))
-                    }
-                },
-            )
+            .map(|endpoint| {
+                let known = old.iter().position(|node| node.endpoint == *endpoint);
+                if let Some(index) = known {
+                    return old.swap_remove(index);
+                }
+                self.metrics.added.inc();
+                let (shard, health) = (&self.shard, &self.health);
+                Rc::new(Node::new(shard, endpoint, name, self.judging, health))
+            })
             .collect();
         // Requests in flight keep their node; its idle connections end now.
         for gone in &old {
@@ -514,7 +516,7 @@ mod tests {
         let response = http::Response::builder().status(status);
         let response = response.body(tulle_http::Body::empty()).unwrap();
         let facts = tulle_telemetry::ResponseFacts::of(&response);
-        attempt.answered(&response, &facts);
+        attempt.answered(&response, facts);
         let took = Duration::from_millis(1);
         attempt.node.load.observe(took, Instant::now());
         let end = tulle_http::End::Complete { trailers: None };
@@ -602,7 +604,7 @@ mod tests {
         let ewma = Ewma {
             penalty: Some(tulle_policy::Penalty {
                 penalty: Duration::from_secs(5),
-                max_retry_after: Duration::from_secs(300),
+                max_retry_after: Duration::from_mins(5),
                 decay: Duration::from_secs(10),
             }),
             ..Ewma::default()
@@ -614,7 +616,7 @@ mod tests {
         for _ in 0..50 {
             assert_ne!(answer(&balancer, 200).await, shed);
         }
-        tokio::time::sleep(Duration::from_secs(300)).await;
+        tokio::time::sleep(Duration::from_mins(5)).await;
         let mut again = 0;
         for _ in 0..50 {
             again += u32::from(answer(&balancer, 200).await == shed);

@@ -64,7 +64,7 @@ pub(crate) struct Compiled {
     /// What a service profile lets its routes try again.
     profile_budget: OnceCell<Option<Rc<Budget>>>,
     /// By the place of the route.
-    retries: RefCell<Vec<((*const Meta, bool), Rc<RetryMetrics>)>>,
+    retries: RefCell<Vec<RetriesOf>>,
 }
 
 /// Absent where the backend names something that does not exist.
@@ -75,6 +75,9 @@ type ConnectionsKey = (*const Meta, Option<Box<str>>);
 
 /// Names that a destination's clients may ask for before the handles are made anew.
 const MAX_CONNECTION_KEYS: usize = 256;
+
+/// By the place of the route, and whether it is gRPC.
+type RetriesOf = ((*const Meta, bool), Rc<RetryMetrics>);
 
 type MetricsKey = (*const Meta, *const Backend, bool);
 

@@ -1,19 +1,19 @@
 //! Whether a response says that its endpoint fails, for breakers and penalties.
 //!
 //! For requests the numbers know failures by the stock classification. Beyond it "come back
-//! later" (429, gRPC's RESOURCE_EXHAUSTED) is a failure where the policy weighs throttling.
+//! later" (429, gRPC's `RESOURCE_EXHAUSTED`) is a failure where the policy weighs throttling.
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use tulle_telemetry::Ended;
 
-/// gRPC's RESOURCE_EXHAUSTED and UNAVAILABLE.
+/// gRPC's `RESOURCE_EXHAUSTED` and `UNAVAILABLE`.
 const GRPC_THROTTLED: u16 = 8;
 const GRPC_UNAVAILABLE: u16 = 14;
 
 /// gRPC codes in a head for which an endpoint is penalised: the failures of a server, without
-/// PERMISSION_DENIED, which is an answer to this client.
+/// `PERMISSION_DENIED`, which is an answer to this client.
 const GRPC_PENALISED: [u16; 6] = [2, 4, GRPC_THROTTLED, 13, GRPC_UNAVAILABLE, 15];
 
 const GRPC_PUSHBACK: &str = "grpc-retry-pushback-ms";

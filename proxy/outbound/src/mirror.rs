@@ -115,7 +115,7 @@ async fn send(shard: &Shard, target: &Target, request: Request) {
     match attempt.node.http.send(request, Interim::none()).await {
         Ok(response) => {
             let facts = ResponseFacts::of(&response);
-            attempt.answered(&response, &facts);
+            attempt.answered(&response, facts);
             read(response.into_body(), usize::MAX).await;
             let end = End::Complete { trailers: None };
             let ended = facts.end(&end);

@@ -150,7 +150,8 @@ impl Node {
         self.gate.doubtful() || self.tripped()
     }
 
-    fn tripped(&self) -> bool {
+    /// Whether it is left out for what it answered.
+    pub(crate) fn tripped(&self) -> bool {
         self.breaker()
             .is_some_and(|breaker| breaker.state() != BreakerState::Closed)
     }
@@ -399,7 +400,7 @@ impl Attempt {
     }
 
     /// The head of the response is here.
-    pub(crate) fn answered(&self, response: &Response, facts: &ResponseFacts) {
+    pub(crate) fn answered(&self, response: &Response, facts: ResponseFacts) {
         self.node.reached();
         if let Some(judge) = &self.node.judge {
             self.judge_head(judge, response, facts);
@@ -407,7 +408,7 @@ impl Attempt {
     }
 
     #[cold]
-    fn judge_head(&self, judge: &Judge, response: &Response, facts: &ResponseFacts) {
+    fn judge_head(&self, judge: &Judge, response: &Response, facts: ResponseFacts) {
         let (status, grpc) = (facts.status, facts.grpc_status);
         let hint = retry_after(status, grpc, response.headers(), SystemTime::now());
         if let Some(penalty) = judge.penalty

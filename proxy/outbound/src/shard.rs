@@ -55,6 +55,9 @@ pub struct Parts {
     pub tracer: Tracer,
 }
 
+/// Those of one backend, by what it is used for.
+type Balancers = Vec<(Use, Weak<Balancer>)>;
+
 /// The outbound half of one worker.
 pub struct Shard {
     pub(crate) config: Arc<Config>,
@@ -75,7 +78,7 @@ pub struct Shard {
     random: RefCell<SmallRng>,
     destinations: RefCell<HashMap<SocketAddr, Rc<Destination>, RandomState>>,
     named: RefCell<HashMap<Arc<str>, Rc<Destination>, RandomState>>,
-    balancers: RefCell<HashMap<Arc<Backend>, Vec<(Use, Weak<Balancer>)>, RandomState>>,
+    balancers: RefCell<HashMap<Arc<Backend>, Balancers, RandomState>>,
     accepted: RefCell<HashMap<SocketAddr, Rc<ConnectionMetrics>, RandomState>>,
     labels: Labels,
 }
