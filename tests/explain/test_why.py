@@ -93,6 +93,21 @@ spec:
   - {name: read, condition: {method: GET}, isRetryable: true, timeout: 250ms}
   dstOverrides: [{authority: "many.shop.svc.cluster.local:8080", weight: "1"}]
 """
+EGRESS = """
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: EgressNetwork
+metadata: {name: outside, namespace: shop}
+spec: {trafficPolicy: Deny}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: good, namespace: shop}
+spec:
+  parentRefs: [{group: policy.linkerd.io, kind: EgressNetwork, name: outside, port: 80}]
+  hostnames: [good.example.com]
+  rules: [{}]
+"""
 
 
 def ground(*texts: str) -> Ground:
@@ -217,6 +232,31 @@ def test_a_name_outside_stands_for_an_address() -> None:
     assert why(ground(), "web", "api.example.com:443", address="203.0.113.9").branches[0].endpoints == (
         "203.0.113.9:443",
     )
+
+
+def test_an_egress_network_has_a_say_about_addresses_outside() -> None:
+    said = why(ground(EGRESS), "web", "api.example.com", address="203.0.113.9")
+
+    refusal = words.first_refusal(said)
+    assert refusal is not None
+    assert said.outbound is not None
+    assert (refusal.status, str(said.outbound.policy)) == (403, "EgressNetwork shop/outside (policy.yaml:3)")
+    assert why(ground(EGRESS), "web", "good.example.com", address="203.0.113.9").allowed
+
+
+def test_a_skipped_port_passes_by_the_proxy() -> None:
+    skipping = SHOP.replace("enabled}", 'enabled, config.linkerd.io/skip-outbound-ports: "80"}', 1)
+    of = compiled(decode([("accounts.yaml", ACCOUNTS), ("shop.yaml", skipping)]).accepted())
+
+    said = why(of, "web", "cart")
+
+    assert said.straight == "web skips port 80 (config.linkerd.io/skip-outbound-ports)"
+    assert said.branches[0].inbound[0].identity is None
+
+
+@pytest.mark.parametrize("name", ["shop/web", "Pod/web", "shop/pod/web", "web.shop", "10.77.0.2", "fd77::2"])
+def test_a_client_has_several_names(name: str) -> None:
+    assert why(ground(), name, "cart").client.name == "web"
 
 
 @pytest.mark.parametrize(

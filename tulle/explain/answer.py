@@ -91,9 +91,10 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Outbound(msgspec.Struct, frozen=True):
-    """What the client's proxy decides."""
+    """What the client's proxy decides; `policy` is the Service or the EgressNetwork whose policy it is."""
 
     protocol: str
+    policy: Reference
     route: Reference | None = None
     refusal: Refusal | None = None
     limits: tuple[str, ...] = ()
@@ -134,13 +135,17 @@ class Branch(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The decision path of one request. It is allowed where every backend that can get it takes it."""
+    """The decision path of one request. It is allowed where every backend that can get it takes it.
+
+    `straight` says why no proxy of the client's has a say.
+    """
 
     client: Party
     target: Target
     asked: Asked
     allowed: bool
     outbound: Outbound | None = None
+    straight: str | None = None
     branches: tuple[Branch, ...] = ()
 
 

@@ -38,6 +38,9 @@ from tulle.model.service import ObjectName, Service
 OUTSIDE = "198.51.100.1"
 """An address that is nobody's (RFC 5737), for a name outside whose address nobody says."""
 SKIP_OUTBOUND = "config.linkerd.io/skip-outbound-ports"
+KINDS = frozenset(
+    ("deployment", "deploy", "statefulset", "sts", "daemonset", "ds", "replicaset", "rs", "job", "pod", "po")
+)
 HTTP_PORT = 80
 BUDGET_ALONE = 100
 """What the engine has for the tries of a service profile's route, which only its budget limits."""
@@ -59,8 +62,9 @@ def explain(ground: Ground, question: Question) -> Explanation:
         (branch.refused for branch in branches if branch.share and branch.refused), None
     )
     served = any(branch.share for branch in branches)
+    allowed = refused is None and served
     return Explanation(
-        client.party, place.target, walk.asked, refused is None and served, outbound, tuple(branches)
+        client.party, place.target, walk.asked, allowed, outbound, walk.straight, tuple(branches)
     )
 
 
@@ -99,9 +103,11 @@ def find_client(ground: Ground, name: str) -> Caller:
 
 
 def find_pod(ground: Ground, name: str) -> Pod:
-    """Return the pod that `[NAMESPACE/]NAME` or `NAME.NAMESPACE` means; a workload's name stands for its first."""
-    before, _, short = name.rpartition("/")
-    wanted = {(before.rpartition("/")[0] or before, short)}
+    """Return the pod that `[NAMESPACE/][KIND/]NAME` or `NAME.NAMESPACE` means; a workload's name is its first pod's."""
+    *before, short = name.split("/")
+    if before and before[-1].lower() in KINDS:
+        before.pop()
+    wanted = {(before[0] if before else "", short)}
     if not before and "." in name:
         short, _, namespace = name.partition(".")
         wanted.add((namespace, short))
@@ -160,7 +166,8 @@ def _named(ground: Ground, client: Party, question: Question, host: str, port: i
         if service is None or not isinstance(found, ServiceAuthority):
             continue
         if service.external_name is not None:
-            return _outside(question, service.external_name, port, _reference(ground, service))
+            outside = service.external_name
+            return _outside(question, host, port, _reference(ground, service), outside)
         number = port or _only_port(service)
         addresses = service.cluster_ips[:1] if found.hostname is None else ()
         headless = addresses or tuple(_endpoint_addresses(ground, service, found.hostname))
@@ -174,14 +181,16 @@ def _named(ground: Ground, client: Party, question: Question, host: str, port: i
         raise NotFound(
             f'no service is called "{host}" in namespace {namespace}; there are: {", ".join(known) or "none"}'
         )
-    return _outside(question, host, port, None)
+    return _outside(question, host, port, None, host)
 
 
-def _outside(question: Question, host: str, port: int | None, reference: Reference | None) -> Place:
+def _outside(
+    question: Question, host: str, port: int | None, reference: Reference | None, outside: str
+) -> Place:
     number = port or HTTP_PORT
     remark = None
     if question.address is None:
-        remark = f"{host} is outside; it is taken to be at {OUTSIDE}, say --address for another"
+        remark = f"{outside} is outside; it is taken to be at {OUTSIDE}, say --address for another"
     address = question.address or OUTSIDE
     target = Target(question.target, address, number, reference, remark)
     return Place(target, _authority(host, number), (address,))
@@ -237,12 +246,14 @@ class Walk:
         self._place = place
         self._question = question
         self.asked = Asked("tcp" if question.tcp else "http")
+        self.straight: str | None = None
 
     def through(self) -> tuple[Outbound | None, list[Branch]]:
         """Return what the client's proxy decides, and what becomes of the request at each backend."""
         target, namespace = self._place.target, self._client.party.namespace
         sent = self._ground.outbound(target.address, target.port, namespace)
         if sent is None or not self._client.uses_proxy(target.port):
+            self.straight = self._why_straight()
             self._ask(None)
             return None, list(self._straight())
         profile = self._ground.profile(target.address, target.port, namespace)
@@ -257,6 +268,7 @@ class Walk:
         own = self._client.party.namespace
         outbound = Outbound(
             policy.protocol,
+            _object(self._ground, policy.resource, own),
             _route(self._ground, decision.route, own),
             _refusal(decision),
             tuple(_limits(decision)),
@@ -268,6 +280,14 @@ class Walk:
         return outbound, [
             self._branch(each, each.weight / total, request) for each in decision.backends if total
         ]
+
+    def _why_straight(self) -> str:
+        client, target = self._client, self._place.target
+        if not client.party.meshed:
+            return f"{client.party.name} has no proxy"
+        if not client.uses_proxy(target.port):
+            return f"{client.party.name} skips port {target.port} ({SKIP_OUTBOUND})"
+        return f"no policy is about {target.address}, which is one endpoint's address"
 
     def _ask(self, protocol: str | None) -> engine.Request | None:
         """Make the request, as far as what is asked about is one."""

@@ -49,10 +49,8 @@ def lines(of: Explanation) -> Iterator[str]:
         yield f"      {target.remark}"
     if of.outbound is not None:
         yield from _outbound(of.client.name, of.outbound)
-    elif of.client.meshed:
-        yield f"via   nothing: no policy is about {target.address}, so {of.client.name} goes straight to it"
     else:
-        yield f"via   nothing: {of.client.name} has no proxy"
+        yield f"via   nothing: {of.straight}"
     for branch in of.branches:
         yield from _branch(branch)
 
@@ -66,6 +64,8 @@ def _client(of: Explanation) -> str:
 
 def _outbound(client: str, outbound: Outbound) -> Iterator[str]:
     yield f"via   the proxy of {client}, which {PROTOCOLS[outbound.protocol]}"
+    if outbound.policy.kind == "EgressNetwork":
+        yield f"      {outbound.policy} has a say about the address"
     yield from _steps(outbound.steps)
     yield from (f"      {limit}" for limit in outbound.limits)
     if outbound.refusal:

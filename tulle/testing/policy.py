@@ -70,9 +70,10 @@ class Call:
         )
 
     def denied_by(self, name: str) -> bool:
-        """Tell whether the request is not authorized, and an object of this name had a say in that.
+        """Tell whether the request is denied, and an object of this name had a say in that.
 
-        That is the Server or the route that it came to, or an authorization of them that names others.
+        That is the Server or the route that it came to, an authorization of them that names others, or what the
+        client's proxy refused it by, such as an EgressNetwork.
         """
         denied: list[Reference | None] = []
         for branch in self.explanation.branches:
@@ -82,7 +83,7 @@ class Call:
                     denied += [step.object for step in inbound.steps if step.subject == "authorization"]
         outbound = self.explanation.outbound
         if outbound and outbound.refusal:
-            denied.append(outbound.route)
+            denied += [outbound.policy, outbound.route]
         return any(each is not None and each.name == name for each in denied)
 
     def __str__(self) -> str:
