@@ -48,10 +48,12 @@ async def manifests(field: Field, name: str, *texts: str) -> AsyncIterator[None]
 
 
 @contextlib.asynccontextmanager
-async def answering(pod: Pod, more: str = "") -> AsyncIterator[tuple[Served, http1.Recorder]]:
+async def answering(
+    pod: Pod, more: str = "", *, port: int | None = None
+) -> AsyncIterator[tuple[Served, http1.Recorder]]:
     """Serve HTTP/1 in a pod while the block runs; the body is the pod's name."""
     recorder = http1.Recorder(http1.answer(pod.name.encode(), more=more))
-    async with pod.serving(recorder) as served:
+    async with pod.serving(recorder, port=port) as served:
         yield served, recorder
 
 

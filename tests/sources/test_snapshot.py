@@ -204,3 +204,22 @@ def test_what_policies_and_services_are_annotated_with_arrives() -> None:
     assert "source" not in found.raw
     assert isinstance(service, Service)
     assert service.annotations == {"retry.linkerd.io/limit": "2"}
+
+
+def test_a_pod_s_zone_is_a_hint_where_the_service_asks_for_its_topology() -> None:
+    own = {
+        **POD,
+        "annotations": {"tulle.dev/zone": "a"},
+        "labels": {"app": "web", "topology.kubernetes.io/zone": "z"},
+    }
+    labelled = {**POD, "name": "web-1", "addresses": ["10.77.0.11"], "labels": {**own["labels"]}}
+    asking = {
+        **SERVICE,
+        "metadata": {**SERVICE["metadata"], "annotations": {"service.kubernetes.io/topology-mode": "Auto"}},  # type: ignore[dict-item]
+    }
+
+    def zones(service: dict[str, Any]) -> list[tuple[str | None, tuple[str, ...]]]:
+        return [(of.zone, of.hints) for of in slices([own, labelled], service)[0].endpoints]
+
+    assert zones(asking) == [("a", ("a",)), ("z", ("z",))]
+    assert zones(SERVICE) == [("a", ()), ("z", ())]
