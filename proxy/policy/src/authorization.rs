@@ -82,13 +82,13 @@ pub(crate) enum Authentication {
     Unauthenticated,
     /// Mesh TLS, with or without a certificate of the client.
     Encrypted,
-    /// Any proved identity.
+    /// Any proved identity but a URI: those are of other authorities, too, and have to be named.
     Authenticated,
     /// One of these.
     Identities {
         /// Sorted.
         exact: Box<[Id]>,
-        /// Of DNS-like names, with the dot before them.
+        /// Of DNS-like names, with the dot before them; an empty one is all of those names.
         suffixes: Box<[Box<str>]>,
     },
 }
@@ -263,11 +263,8 @@ impl Authentication {
             wire::identity(&identity.name)
         })?;
         exact.sort_unstable();
-        if identities
-            .suffixes
-            .iter()
-            .any(|suffix| suffix.parts.is_empty())
-        {
+        let any = identities.suffixes.iter().any(|of| of.parts.is_empty());
+        if any && !exact.iter().any(Id::is_uri) {
             return Ok(Self::Authenticated);
         }
         let suffixes = each("suffixes", identities.suffixes, |suffix| {
@@ -284,7 +281,9 @@ impl Authentication {
             return Err(Denial::NoTls);
         };
         match (self, client_id) {
-            (Self::Unauthenticated | Self::Encrypted, _) | (Self::Authenticated, Some(_)) => Ok(()),
+            (Self::Unauthenticated | Self::Encrypted, _) => Ok(()),
+            (Self::Authenticated, Some(id)) if id.is_uri() => Err(Denial::OtherIdentity),
+            (Self::Authenticated, Some(_)) => Ok(()),
             (Self::Identities { exact, suffixes }, Some(id)) => {
                 let under = |suffix: &str| {
                     let name = id.as_str();

@@ -69,6 +69,7 @@ fn authorizations_admit_by_network_and_identity() {
         ]],
     );
     let all = identities(&[], &[&[]]);
+    let all_and_one = identities(&[SPIFFE], &[&[]]);
     let none = identities(&[], &[]);
     for (permit, client, state, admitted) in [
         (&any, "10.1.2.3", plain(), true),
@@ -119,7 +120,15 @@ fn authorizations_admit_by_network_and_identity() {
             false,
         ),
         (&all, "10.1.2.3", mesh(Some(WEB)), true),
-        (&all, "10.1.2.3", mesh(Some(SPIFFE)), true),
+        (&all, "10.1.2.3", mesh(Some(SPIFFE)), false),
+        (&all_and_one, "10.1.2.3", mesh(Some(WEB)), true),
+        (&all_and_one, "10.1.2.3", mesh(Some(SPIFFE)), true),
+        (
+            &all_and_one,
+            "10.1.2.3",
+            mesh(Some("spiffe://other/web")),
+            false,
+        ),
         (&all, "10.1.2.3", mesh(None), false),
         (&all, "10.1.2.3", plain(), false),
         (&none, "10.1.2.3", mesh(Some(WEB)), false),
