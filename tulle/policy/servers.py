@@ -151,7 +151,9 @@ def of_pod(pod: Pod) -> Workload:
 def of_external(workload: ExternalWorkload, world: World) -> Workload:
     """Return what policy needs of an external workload; nobody probes one through its proxy."""
     meta = workload.meta
-    opaque = meta.annotations.get(OPAQUE_PORTS) or world.namespace_annotation(meta.namespace, OPAQUE_PORTS)
+    opaque = meta.annotations.get(OPAQUE_PORTS)
+    if opaque is None:
+        opaque = world.namespace_annotation(meta.namespace, OPAQUE_PORTS)
     return Workload(
         name=workload.name,
         labels=meta.labels,
