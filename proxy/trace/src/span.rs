@@ -76,7 +76,7 @@ pub struct Span {
     context: Context,
     begun: Instant,
     /// In a box, because most requests have none.
-    span: Box<otlp::Span>,
+    told: Box<otlp::Span>,
 }
 
 impl Span {
@@ -109,7 +109,7 @@ impl Span {
             direction,
             context,
             begun: Instant::now(),
-            span: Box::new(span),
+            told: Box::new(span),
         }
     }
 
@@ -162,20 +162,20 @@ impl Span {
     }
 
     fn fail(&mut self) {
-        self.span.status = Some(otlp::Status {
+        self.told.status = Some(otlp::Status {
             code: StatusCode::Error.into(),
             message: String::new(),
         });
     }
 
     fn add(&mut self, key: &str, value: Value) {
-        self.span.attributes.push(attribute(key, value));
+        self.told.attributes.push(attribute(key, value));
     }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let mut span = std::mem::take(&mut *self.span);
+        let mut span = std::mem::take(&mut *self.told);
         let lasted = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         span.end_time_unix_nano = span.start_time_unix_nano.saturating_add(lasted);
         if let Err(TrySendError::Full(_)) = self.sink.spans.try_send(span) {
