@@ -281,9 +281,8 @@ impl Authentication {
             return Err(Denial::NoTls);
         };
         match (self, client_id) {
-            (Self::Unauthenticated | Self::Encrypted, _) => Ok(()),
             (Self::Authenticated, Some(id)) if id.is_uri() => Err(Denial::OtherIdentity),
-            (Self::Authenticated, Some(_)) => Ok(()),
+            (Self::Unauthenticated | Self::Encrypted, _) | (Self::Authenticated, Some(_)) => Ok(()),
             (Self::Identities { exact, suffixes }, Some(id)) => {
                 let under = |suffix: &str| {
                     let name = id.as_str();
