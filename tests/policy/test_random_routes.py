@@ -90,7 +90,7 @@ ANNOTATIONS = st.dictionaries(KEYS_OF_ANNOTATIONS, TEXTS, max_size=5)
 BREAKERS = ANNOTATIONS.map(lambda found: found | {traffic.ACCRUAL: "unified", traffic.PENALIZE: "true"})
 PAIRS = st.tuples(TOKENS, VALUES)
 MATCHES = st.builds(ValueMatch, TOKENS, VALUES) | st.builds(ValueMatch, TOKENS, st.just("a|b"), st.just(True))
-MODIFIERS = st.builds(PathModifier, st.booleans(), PATHS)
+MODIFIERS = st.builds(PathModifier, st.booleans(), PATHS | st.just(""))
 REFS = st.builds(
     Ref,
     st.sampled_from(["", POLICY_GROUP, "example.org"]),

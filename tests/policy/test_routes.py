@@ -278,6 +278,7 @@ def test_matches_say_what_the_route_says() -> None:
             UrlRewrite("inside.example", PathModifier(True, "/")),
             {"url_rewrite": {"host": "inside.example", "path": {"prefix": "/"}}},
         ),
+        (UrlRewrite(path=PathModifier(True, "")), {"url_rewrite": {"path": {"prefix": "/"}}}),
         (Mirror(to("canary")), {"request_mirror": {"backend": backend("canary")}}),
         (
             Mirror(to("canary"), 1, 8),

@@ -90,8 +90,9 @@ def redirect(of: Redirect) -> wire.RequestRedirect:
 
 
 def path_modifier(of: PathModifier) -> wire.PathModifier:
-    """Translate a new path."""
-    return wire.PathModifier(prefix=of.value) if of.prefix else wire.PathModifier(full=of.value)
+    """Translate a new path; the Gateway API also writes the root as nothing, proxies want the slash."""
+    path = of.value if of.value.startswith("/") else f"/{of.value}"
+    return wire.PathModifier(prefix=path) if of.prefix else wire.PathModifier(full=path)
 
 
 def _path(match: PathMatch) -> wire.PathMatch:
