@@ -337,15 +337,15 @@ mod tests {
         let (limiter, now) = (limiter(10, 1, &[]), Duration::from_secs(5));
         limiter.take(None, now).unwrap();
 
-        let limited = limiter.take(None, now).unwrap_err();
+        let over = limiter.take(None, now).unwrap_err();
 
-        assert_eq!(limited.scope, "identity");
+        assert_eq!(over.scope, "identity");
         assert_eq!(
-            limited.refusal.message,
+            over.refusal.message,
             "per-identity rate limit exceeded: 1rps"
         );
-        assert_eq!(limited.refusal.retry_after, Some(1));
-        assert_eq!(limited.refusal.resource.as_deref(), Some("default/limit"));
+        assert_eq!(over.refusal.retry_after, Some(1));
+        assert_eq!(over.refusal.resource.as_deref(), Some("default/limit"));
         assert!(limiter.take(None, now + SECOND).is_ok());
     }
 
