@@ -45,6 +45,11 @@ async def test_answered_refused_malformed_and_given_up_each_have_one_line(field:
                     stream.write(get("/left"))
                     await eventually(partial(arrived, served), "the request is there")
                     reset(stream)
+
+                    async def noticed() -> bool:
+                        return bool(await lines(of, "/left"))
+
+                    await eventually(noticed, "the proxy has noticed")
             async with await field["plain-client"].connect(name, of.next_port()) as stream:
                 await malformed(stream)
 

@@ -195,6 +195,7 @@ impl HttpService {
         let grpc = words.is_grpc();
         let admitted = self.admitted(permit.grant());
         admitted.begin(grpc);
+        let (request, upload) = admitted.watch(request, grpc);
         let response = match self.forward(permit, request, interim, span).await {
             Ok(response) => response,
             Err(mut error) => {
@@ -208,6 +209,7 @@ impl HttpService {
             grpc,
             facts: ResponseFacts::of(&response),
             admitted,
+            upload,
             first_data: Cell::new(None),
             _slot: slot,
         });

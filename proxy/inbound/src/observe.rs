@@ -1,13 +1,13 @@
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     sync::Arc,
 };
 
 use tokio::time::Instant;
 use tulle_core::ClientTls;
-use tulle_http::{End, Observer};
-use tulle_metrics::{Counter, Labels};
+use tulle_http::{End, Observer, Request};
+use tulle_metrics::{Counter, Histogram, Labels, Registry};
 use tulle_policy::{Grant, Meta};
 use tulle_telemetry::{
     RequestMetrics, ResponseFacts, Slot, StatusFamily, StatusMetrics, client_tls_labels,
@@ -41,9 +41,51 @@ pub(crate) struct Admitted {
     /// Held so that its address stays the key of these handles.
     grant: Arc<Grant>,
     requests: RequestMetrics,
-    http: StatusMetrics,
-    grpc: StatusMetrics,
+    registry: Registry,
+    /// Of the families by route.
+    labels: Labels,
+    http: OnceCell<Family>,
+    grpc: OnceCell<Family>,
     allowed: Counter,
+}
+
+/// The families by route, of HTTP or of gRPC.
+pub(crate) struct Family {
+    statuses: StatusMetrics,
+    response: Histogram,
+    request_frames: Histogram,
+    response_frames: Histogram,
+}
+
+/// Bounds of the sizes of frames in bytes, the stock proxy's.
+const FRAMES: &[f64] = &[128.0, 1024.0, 10240.0];
+/// Bounds of the time of a response alone in seconds, the stock proxy's.
+const RESPONSE: &[f64] = &[0.05, 0.5, 1.0, 10.0];
+
+impl Family {
+    fn new(registry: &Registry, labels: &Labels, grpc: bool) -> Self {
+        let protocol = if grpc { "grpc" } else { "http" };
+        let frames = |direction| {
+            registry.histogram(
+                &format!("inbound_{protocol}_{direction}_frame_size_bytes"),
+                "Bytes of the pieces of bodies.",
+                FRAMES,
+                labels,
+            )
+        };
+        let of = if grpc { &GRPC } else { &HTTP };
+        Self {
+            statuses: StatusMetrics::new(registry, of, labels.clone()),
+            response: registry.histogram(
+                &format!("inbound_{protocol}_response_duration_seconds"),
+                "Seconds from the end of a request to the end of its response.",
+                RESPONSE,
+                labels,
+            ),
+            request_frames: frames("request"),
+            response_frames: frames("response"),
+        }
+    }
 }
 
 impl Admitted {
@@ -65,8 +107,10 @@ impl Admitted {
                 &labels,
             ),
             requests: RequestMetrics::new(&shard.registry, labels),
-            http: StatusMetrics::new(&shard.registry, &HTTP, family.clone()),
-            grpc: StatusMetrics::new(&shard.registry, &GRPC, family),
+            registry: shard.registry.clone(),
+            labels: family,
+            http: OnceCell::new(),
+            grpc: OnceCell::new(),
         }
     }
 
@@ -82,11 +126,56 @@ impl Admitted {
     pub(crate) fn begin(&self, grpc: bool) {
         self.allowed.inc();
         self.requests.begin();
-        self.statuses(grpc).begin();
+        self.family(grpc).statuses.begin();
     }
 
-    fn statuses(&self, grpc: bool) -> &StatusMetrics {
-        if grpc { &self.grpc } else { &self.http }
+    fn family(&self, grpc: bool) -> &Family {
+        let family = if grpc { &self.grpc } else { &self.http };
+        family.get_or_init(|| Family::new(&self.registry, &self.labels, grpc))
+    }
+
+    /// Watch the body of a request, unless it is here already.
+    pub(crate) fn watch(
+        self: &Rc<Self>,
+        request: Request,
+        grpc: bool,
+    ) -> (Request, Option<Rc<Upload>>) {
+        if request.body().is_here() {
+            if let Some(bytes @ 1..) = request.body().exact_length() {
+                self.family(grpc).request_frames.observe(size(bytes));
+            }
+            return (request, None);
+        }
+        let upload = Rc::new(Upload {
+            admitted: self.clone(),
+            grpc,
+            ended: Cell::new(None),
+        });
+        let watched = upload.clone();
+        (request.map(|body| body.observed(watched)), Some(upload))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bytes")]
+const fn size(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+/// Follows the body of a request.
+pub(crate) struct Upload {
+    admitted: Rc<Admitted>,
+    grpc: bool,
+    ended: Cell<Option<Instant>>,
+}
+
+impl Observer for Upload {
+    fn data(&self, bytes: usize) {
+        let frames = &self.admitted.family(self.grpc).request_frames;
+        frames.observe(size(bytes as u64));
+    }
+
+    fn end(&self, _end: End<'_>) {
+        self.ended.set(Some(Instant::now()));
     }
 }
 
@@ -136,15 +225,19 @@ pub(crate) struct Following {
     pub(crate) grpc: bool,
     pub(crate) facts: ResponseFacts,
     pub(crate) admitted: Rc<Admitted>,
+    /// Of a request whose body was not here with its head.
+    pub(crate) upload: Option<Rc<Upload>>,
     pub(crate) first_data: Cell<Option<Instant>>,
     pub(crate) _slot: Slot,
 }
 
 impl Observer for Following {
-    fn data(&self, _bytes: usize) {
+    fn data(&self, bytes: usize) {
         if self.first_data.get().is_none() {
             self.first_data.set(Some(Instant::now()));
         }
+        let frames = &self.admitted.family(self.grpc).response_frames;
+        frames.observe(size(bytes as u64));
     }
 
     fn end(&self, end: End<'_>) {
@@ -152,8 +245,13 @@ impl Observer for Following {
         let ended = self.facts.end(&end);
         let latency = self.first_data.get().unwrap_or(now) - self.arrived;
         self.admitted.requests.end(ended, latency);
-        self.admitted
-            .statuses(self.grpc)
-            .end(ended, now - self.arrived);
+        let family = self.admitted.family(self.grpc);
+        family.statuses.end(ended, now - self.arrived);
+        let sent = match &self.upload {
+            // A server may answer before it has heard everything.
+            Some(upload) => upload.ended.get().unwrap_or(now),
+            None => self.arrived,
+        };
+        family.response.observe((now - sent).as_secs_f64());
     }
 }
