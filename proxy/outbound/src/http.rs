@@ -126,7 +126,7 @@ impl HttpService {
 
     fn note(&self, refusal: &Refusal) {
         let target = self.destination.target;
-        self.shard.refusals.note(refusal, None, target);
+        self.shard.request_refused(refusal, target);
     }
 }
 
@@ -265,6 +265,7 @@ impl<'a> Exchange<'a> {
         let connect = request.method() == Method::CONNECT;
         let tries = Planned {
             exchange: self,
+            asked: plan.retry.is_some(),
             target: RefCell::new(None),
             mirrored: RefCell::new(None),
         };
@@ -334,7 +335,10 @@ impl<'a> Exchange<'a> {
         }
         name_host(request, &chosen.backend, self.service.destination.target);
         let backend = &chosen.backend;
-        let metrics = self.compiled.metrics(&self.rule.meta, backend, self.grpc);
+        let host = self.compiled.hostname(request);
+        let metrics = self
+            .compiled
+            .metrics_for(&self.rule.meta, backend, self.grpc, host);
         Ok(Target {
             chosen,
             balancer,
@@ -481,6 +485,7 @@ impl<'a> Exchange<'a> {
             metrics: target.metrics.clone(),
             profile: self.profile.clone(),
             first_data: Cell::new(None),
+            service: (self.service.shard.clone(), self.service.destination.target),
             _slot: slot,
         });
         response.map(|body| body.observed(following))
@@ -504,6 +509,8 @@ impl<'a> Exchange<'a> {
 /// The tries of a request that has a plan.
 struct Planned<'e, 'a> {
     exchange: &'e Exchange<'a>,
+    /// Somebody asks for retries, and has set a limit.
+    asked: bool,
     /// Where the last try went.
     target: RefCell<Option<Rc<Target<'a>>>>,
     /// Copies that wait for the request's body.
@@ -601,9 +608,8 @@ impl<'a> Tries for Planned<'_, 'a> {
 
     fn may_try(&self, now: Instant) -> bool {
         match &self.exchange.profile {
-            Some(profile) if self.exchange.rule.retry.is_some() => profile.may_try(now),
-            // Who asks for retries has set a limit.
-            _ => self.exchange.rule.retry.is_some() || self.exchange.may_try(now),
+            Some(profile) if self.asked => profile.may_try(now),
+            _ => self.asked || self.exchange.may_try(now),
         }
     }
 

@@ -1,10 +1,10 @@
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc};
 
 use tokio::time::Instant;
-use tulle_http::{End, Observer};
+use tulle_http::{BodyError, End, Observer};
 use tulle_telemetry::{ResponseFacts, Slot};
 
-use crate::{destination::RouteMetrics, node::Attempt, profile::Profiled};
+use crate::{Shard, destination::RouteMetrics, node::Attempt, profile::Profiled};
 
 /// Follows a response to its end.
 pub(crate) struct Following {
@@ -15,6 +15,8 @@ pub(crate) struct Following {
     pub(crate) metrics: Rc<RouteMetrics>,
     pub(crate) profile: Option<Rc<Profiled>>,
     pub(crate) first_data: Cell<Option<Instant>>,
+    /// Who counts it if the response is ended by us.
+    pub(crate) service: (Rc<Shard>, SocketAddr),
     pub(crate) _slot: Slot,
 }
 
@@ -42,6 +44,10 @@ impl Observer for Following {
         let now = Instant::now();
         let first = self.first(now);
         let mut ended = self.facts.end(&end);
+        if let End::Failed(BodyError::Refused(refusal)) = end {
+            let (shard, target) = &self.service;
+            shard.refusals.note(refusal, None, *target);
+        }
         if let Some(profile) = &self.profile {
             ended = profile.judged(ended);
             profile.tried(ended, now - self.sent);

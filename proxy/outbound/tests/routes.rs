@@ -7,6 +7,7 @@ use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 use bytes::Bytes;
 use support::{Client, Proxy, field, local, server};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     task::{spawn_local, yield_now},
     time::timeout,
@@ -174,6 +175,45 @@ async fn a_request_that_takes_too_long_is_answered_and_its_connection_kept() {
         let route = "outbound_http_route_request_statuses_total{error=\"REQUEST_TIMEOUT\"";
         assert!(proxy.registry.render().contains(route));
         assert!(proxy.registry.render().contains("reason=\"timeout\""));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_that_stops_is_cut_off_and_counted() {
+    local(async {
+        let stops = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = stops.local_addr().expect("bound");
+        spawn_local(async move {
+            let (mut io, _) = stops.accept().await.expect("a connection");
+            let answer = b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\nhalf";
+            io.write_all(answer).await.expect("sent");
+            std::future::pending::<()>().await;
+        });
+        let short = policy(|rule| {
+            rule.timeouts = Some(Timeouts {
+                idle: Some(prost_types::Duration {
+                    seconds: 0,
+                    nanos: 50_000_000,
+                }),
+                ..Timeouts::default()
+            });
+        });
+        let proxy = under(short, &[addr]);
+        let mut client = proxy.connect("10.0.0.1:80").await;
+
+        let request = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
+        client.0.write_all(request).await.expect("sent");
+        let mut answer = String::new();
+        let read = timeout(SOON, client.0.read_to_string(&mut answer)).await;
+
+        read.expect("in time").expect("a clean end");
+        assert!(answer.ends_with("\r\n\r\nhalf"), "{answer}");
+        let shown = proxy.registry.render();
+        assert!(
+            shown.contains("outbound_http_route_request_statuses_total{error=\"IDLE_TIMEOUT\"")
+        );
+        assert!(shown.contains("reason=\"idle_timeout\""), "{shown}");
     })
     .await;
 }

@@ -1,5 +1,6 @@
 use http::{HeaderMap, HeaderValue};
-use tulle_http::{End, Response};
+use tulle_core::Reason;
+use tulle_http::{BodyError, End, Response};
 
 /// gRPC codes that count as a failure of the server (the stock classification).
 const GRPC_FAILURES: [u16; 6] = [2, 4, 7, 13, 14, 15];
@@ -45,7 +46,7 @@ impl ResponseFacts {
     pub fn end(&self, end: &End<'_>) -> Ended {
         let (error, trailers) = match end {
             End::Complete { trailers } => ("", *trailers),
-            End::Failed(_) => ("unclassified", None),
+            End::Failed(error) => (failure_label(error), None),
             End::Dropped => ("CANCEL", None),
         };
         let grpc_status = match self.grpc_status {
@@ -60,9 +61,22 @@ impl ResponseFacts {
             status: self.status,
             grpc_status,
             // A client that goes away has not been failed by the server.
-            failure: failed || error == "unclassified",
+            failure: failed || matches!(end, End::Failed(_)),
             error,
         }
+    }
+}
+
+/// The label of a response whose head was passed on and whose end was not.
+fn failure_label(error: &BodyError) -> &'static str {
+    match error {
+        BodyError::Refused(refusal) => match refusal.reason {
+            Reason::Timeout => "REQUEST_TIMEOUT",
+            Reason::ResponseTimeout | Reason::BackendTimeout => "RESPONSE_STREAM_TIMEOUT",
+            Reason::IdleTimeout => "IDLE_TIMEOUT",
+            _ => "unclassified",
+        },
+        _ => "unclassified",
     }
 }
 
