@@ -13,8 +13,9 @@ use std::{
 use tokio::time::{Instant, timeout};
 use tulle_core::{Reason, Refusal};
 use tulle_discovery::{OutboundState, View};
+use tulle_http::Request;
 use tulle_policy::{
-    Backend, Distribution, FailureAccrual, Filter, Meta, RouteBackend, TcpFilter,
+    Backend, Distribution, Facts, FailureAccrual, Filter, Meta, RouteBackend, TcpFilter,
     outbound::{ClientPolicy, ProfileRoute, Protocol},
 };
 use tulle_telemetry::StatusMetrics;
@@ -58,7 +59,7 @@ pub(crate) struct Compiled {
     /// By the route's place, of connections that are not HTTP.
     connections: RefCell<Vec<(ConnectionsKey, Rc<RouteConnections>)>>,
     /// By the places of route and backend.
-    metrics: RefCell<Vec<(MetricsKey, Rc<RouteMetrics>)>>,
+    metrics: RefCell<Vec<((MetricsKey, Host), Rc<RouteMetrics>)>>,
     /// By the place of the route of a service profile.
     profiled: RefCell<Vec<(*const ProfileRoute, Rc<Profiled>)>>,
     /// What a service profile lets its routes try again.
@@ -78,6 +79,12 @@ const MAX_CONNECTION_KEYS: usize = 256;
 
 /// By the place of the route, and whether it is gRPC.
 type RetriesOf = ((*const Meta, bool), Rc<RetryMetrics>);
+
+/// Of a request, where it is a label.
+type Host = Option<Box<str>>;
+
+/// Hosts before the handles are made anew.
+const MAX_HOSTS: usize = 1024;
 
 type MetricsKey = (*const Meta, *const Backend, bool);
 
@@ -359,6 +366,17 @@ impl Compiled {
         metrics
     }
 
+    /// The host that a request is for, where it is to be a label.
+    pub(crate) fn hostname<'r>(&self, request: &'r Request) -> Option<&'r str> {
+        if !self.shard.config.outbound.hostname_labels {
+            return None;
+        }
+        let host = Facts::of(request).host()?;
+        host.bytes()
+            .any(|byte| byte.is_ascii_alphabetic() && !host.starts_with('['))
+            .then_some(host)
+    }
+
     /// The handles of a route to a backend.
     pub(crate) fn metrics(
         &self,
@@ -366,8 +384,20 @@ impl Compiled {
         backend: &Arc<Backend>,
         grpc: bool,
     ) -> Rc<RouteMetrics> {
+        self.metrics_for(route, backend, grpc, None)
+    }
+
+    /// The same for requests for this host.
+    pub(crate) fn metrics_for(
+        &self,
+        route: &Arc<Meta>,
+        backend: &Arc<Backend>,
+        grpc: bool,
+        host: Option<&str>,
+    ) -> Rc<RouteMetrics> {
         let key = (Arc::as_ptr(route), Arc::as_ptr(backend), grpc);
-        if let Some((_, known)) = self.metrics.borrow().iter().find(|(at, _)| *at == key) {
+        let same = |((at, name), _): &&(_, _)| *at == key && Option::as_deref(name) == host;
+        if let Some((_, known)) = self.metrics.borrow().iter().find(same) {
             return known.clone();
         }
         let labels = meta_labels("parent", &self.policy.meta).and(&meta_labels("route", route));
@@ -378,14 +408,23 @@ impl Compiled {
         };
         let registry = &self.shard.registry;
         let metrics = Rc::new(RouteMetrics {
-            route: StatusMetrics::new(registry, of_route, labels.with("hostname", "")),
+            route: StatusMetrics::new(
+                registry,
+                of_route,
+                labels.with("hostname", host.unwrap_or_default()),
+            ),
             backend: StatusMetrics::new(
                 registry,
                 of_backend,
                 labels.and(&meta_labels("backend", &backend.meta)),
             ),
         });
-        self.metrics.borrow_mut().push((key, metrics.clone()));
+        let mut all = self.metrics.borrow_mut();
+        if host.is_some() && all.len() >= MAX_HOSTS {
+            // What a client may name any number of must not be kept for ever.
+            all.retain(|((_, host), _)| host.is_none());
+        }
+        all.push(((key, host.map(Into::into)), metrics.clone()));
         metrics
     }
 }

@@ -47,7 +47,7 @@ pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
     } = accepted;
     let target = orig_dst.unwrap_or(local);
     if let Err(refusal) = accept(&shard, io, peer, local, target).await {
-        shard.refusals.note(&refusal, Some(peer), target);
+        shard.connection_refused(&refusal, peer, target);
     }
 }
 

@@ -10,7 +10,7 @@ use ahash::RandomState;
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tokio::time::Instant;
 use tulle_config::Config;
-use tulle_core::{ClientTls, Direction, Endpoint, NoTls, Refusal};
+use tulle_core::{ClientTls, Direction, Endpoint, NoTls, Reason, Refusal};
 use tulle_discovery::Discovery;
 use tulle_http::{Trigger, http1::Http1Options, http2::Http2Options};
 use tulle_metrics::{Labels, Registry};
@@ -236,6 +236,36 @@ impl Shard {
                 .iter()
                 .map(|(key, value)| (format!("dst_{key}"), value)),
         )
+    }
+
+    /// Count a connection that was refused.
+    pub(crate) fn connection_refused(
+        &self,
+        refusal: &Refusal,
+        client: SocketAddr,
+        target: SocketAddr,
+    ) {
+        self.refusals.note(refusal, Some(client), target);
+        if let Some(error) = refusal.reason.error() {
+            let labels = target_labels(&self.labels, target).with("error", error);
+            let (name, help) = ("outbound_tcp_errors", "Connections that ended in an error.");
+            self.registry.counter(name, help, &labels).inc();
+        }
+    }
+
+    /// Count a request that was refused.
+    pub(crate) fn request_refused(&self, refusal: &Refusal, target: SocketAddr) {
+        self.refusals.note(refusal, None, target);
+        let error = match refusal.reason {
+            Reason::IdentityRequired => Some("identity required"),
+            Reason::Timeout => Some("response timeout"),
+            reason => reason.error(),
+        };
+        if let Some(error) = error {
+            let labels = Labels::none().with("error", error);
+            let (name, help) = ("outbound_http_errors", "Requests that ended in an error.");
+            self.registry.counter(name, help, &labels).inc();
+        }
     }
 
     pub(crate) fn accepted_metrics(&self, target: SocketAddr) -> Rc<ConnectionMetrics> {

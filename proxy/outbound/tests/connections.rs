@@ -234,3 +234,32 @@ async fn a_policy_with_a_breaker_leaves_a_failing_endpoint_out() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_host_of_a_request_is_a_label_only_where_that_is_wanted() {
+    local(async {
+        for (wanted, expected) in [("true", "web.example"), ("false", "")] {
+            let proxy = Proxy::new(&[("OUTBOUND_METRICS_HOSTNAME_LABELS", wanted)]);
+            let (addr, _) = server(&[200]).await;
+            answer_policy(&proxy, service_policy("web", "web:80"));
+            let plane = proxy.plane.clone();
+            tokio::task::spawn_local(async move {
+                let endpoints = plane.endpoints().await;
+                endpoints.send(add(vec![endpoint(&addr.to_string())])).await;
+                std::future::pending::<()>().await;
+            });
+
+            let mut client = proxy.connect("10.0.0.1:80").await;
+            client.get("/", &["host: web.example:80"]).await;
+            client.get("/", &["host: 10.0.0.1"]).await;
+
+            let shown = proxy.registry.render();
+            let family = "outbound_http_route_request_statuses_total";
+            let label = format!(r#"hostname="{expected}""#);
+            let counted = |line: &&str| line.starts_with(family) && line.contains(&label);
+            assert!(shown.lines().any(|line| counted(&line)), "{shown}");
+            assert!(!shown.contains(r#"hostname="10.0.0.1""#));
+        }
+    })
+    .await;
+}

@@ -146,6 +146,7 @@ async fn a_request_that_asks_for_an_identity_goes_to_no_other() {
             "{refused:?}"
         );
         assert_eq!(refused.len(), 1);
+        proxy.assert_shown(r#"outbound_http_errors_total{error="identity required"} 1"#);
     })
     .await;
 }
