@@ -11,7 +11,7 @@ import structlog
 from tests.control_plane import WEB_SERVICE, code_of, open_gate, served, stub, web_pod
 from tests.policy.objects import WHERE, by_name, meta, names, outside, policy, route, rule, server, to_server
 from tulle.lib.stream import Gate
-from tulle.model.authorization import Ref
+from tulle.model.authorization import EgressNetwork, Ref
 from tulle.model.external import WorkloadPort
 from tulle.model.pod import TrustDomain
 from tulle.model.route import BackendRef, ParentRef, UrlRewrite
@@ -283,3 +283,16 @@ async def test_our_part_of_the_contract_is_sent_to_who_says_that_it_understands_
 
     (warning,) = (entry for entry in logs if entry["log_level"] == "warning")
     assert warning["event"] == "HTTPRoute shop/web: URLRewrite is beyond a client's proxy"
+
+
+async def test_a_namespace_s_setting_reaches_its_egress_network() -> None:
+    network = EgressNetwork(meta("all"), True, None, {}, WHERE)
+    async with mesh(network) as shop:
+        stream = shop.watch("192.0.2.7", metadata=(("tulle-capabilities", "routes"),))
+
+        def is_off(policy: outbound_pb2.OutboundPolicy) -> bool:
+            return policy.protocol.detect.http1.routes[0].rules[0].no_default_retry
+
+        assert not is_off(await stream.read())
+        shop.change(Namespace("shop", {"retry.tulle.dev/default": "off"}))
+        assert is_off(await stream.read())

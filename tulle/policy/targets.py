@@ -25,6 +25,8 @@ from tulle.model.protocol import Protocol, named, of_port
 from tulle.model.route import BackendRef, Mirror, Route, RouteKind, UrlRewrite
 from tulle.model.service import ObjectName, Service
 from tulle.model.world import OPAQUE_PORTS, World, address_topic, service_topic
+from tulle.policy import egress
+from tulle.policy.egress import IpNetwork
 from tulle.policy.status import accepted
 from tulle.rules.traffic import DEFAULT_RETRY, NO_TRAFFIC, Traffic, read
 
@@ -33,7 +35,6 @@ EGRESS_NETWORK = (POLICY_GROUP, "EgressNetwork")
 GLOBAL_EGRESS = "linkerd-egress"
 """The namespace whose EgressNetworks hold for the clients of namespaces that have none."""
 
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KINDS: tuple[tuple[RouteKind, Protocol], ...] = (
     ("GRPCRoute", Protocol.GRPC),
     ("HTTPRoute", Protocol.DETECT),
@@ -144,28 +145,22 @@ class TargetIndex:
         return target, topics | further
 
     def mistakes(self, target: Outbound) -> tuple[str, ...]:
-        """Say what of the target's settings is not understood."""
-        if not isinstance(target, ServiceTarget | Egress):
-            return ()
-        found = [
-            f"{route.kind} {route.name}: {key}: {text}"
-            for route in target.routes
-            for key, text in read(route.meta.annotations)[1]
-        ]
-        if isinstance(target, Egress):
-            network = target.network
-            own = read(network.meta.annotations)[1] if network else ()
-            return (*(f"{key}: {text}; the group is left out" for key, text in own), *found)
-        service = self._world.service(target.service)
-        port = service.port(target.port) if service else None
-        if service is None or port is None:
-            return tuple(found)
-        if port.app_protocol and named(port.app_protocol) is None:
-            found.append(f"appProtocol {port.app_protocol!r} is not known; the protocol is detected")
-        return (
-            *(f"{key}: {text}; the group is left out" for key, text in read(service.annotations)[1]),
-            *found,
-        )
+        """Say what of the settings of a target and its routes is not understood."""
+        match target:
+            case ServiceTarget():
+                service = self._world.service(target.service)
+                port = service.port(target.port) if service else None
+                name = port.app_protocol if port else None
+                unknown = name is not None and named(name) is None
+                found = [f"appProtocol {name!r} is not known; the protocol is detected"] if unknown else []
+                found += _mistakes("", service.annotations if service else {})
+            case Egress(network=network):
+                found = _mistakes("", network.meta.annotations if network else {})
+            case _:
+                return ()
+        for route in target.routes:
+            found += _mistakes(f"{route.kind} {route.name}: ", route.meta.annotations)
+        return tuple(found)
 
     def _service_of(self, key: OutboundKey) -> Service | None:
         if not key.authority:
@@ -240,34 +235,11 @@ class TargetIndex:
                 yield route
 
     def _network(self, key: OutboundKey) -> EgressNetwork | None:
-        """Return the network with the smallest block around the address, of those that the client sees."""
-        own = [of for of in self._world.egress_networks() if of.meta.namespace == key.namespace]
-        seen = own or [of for of in self._world.egress_networks() if of.meta.namespace == GLOBAL_EGRESS]
-        sizes = ((self._size(of, key.address), of) for of in seen)
-        return min(
-            ((size, of) for size, of in sizes if size is not None),
-            key=lambda found: found[0],
-            default=(0, None),
-        )[1]
-
-    def _size(self, network: EgressNetwork, text: str) -> int | None:
-        """Return how many addresses the smallest block has that the address is in; None where it is in none."""
-        address = ipaddress.ip_address(text)
-        if network.networks is None:
-            everything = [
-                (ipaddress.ip_network("0.0.0.0/0" if address.version == 4 else "::/0"), self._networks)
-            ]
-        else:
-            everything = [
-                (ipaddress.ip_network(of.cidr), tuple(map(ipaddress.ip_network, of.excepted)))
-                for of in network.networks
-            ]
-        sizes = [
-            block.num_addresses - sum(of.num_addresses for of in excepted if of.version == block.version)
-            for block, excepted in everything
-            if address in block and not any(address in of for of in excepted)
-        ]
-        return min(sizes, default=None)
+        """Return the EgressNetwork for an address, of those that the client sees."""
+        everywhere = self._world.egress_networks()
+        own = [of for of in everywhere if of.meta.namespace == key.namespace]
+        seen = own or [of for of in everywhere if of.meta.namespace == GLOBAL_EGRESS]
+        return egress.around(key.address, seen, self._networks)
 
     def _known(self, names: Iterable[ObjectName]) -> Mapping[ObjectName, Traffic]:
         services = ((name, self._world.service(name)) for name in sorted(names))
@@ -285,6 +257,10 @@ class TargetIndex:
             return traffic
         inherited = self._world.namespace_annotation(namespace, DEFAULT_RETRY)
         return traffic if inherited is None else replace(traffic, default_retry=inherited != "off")
+
+
+def _mistakes(who: str, annotations: Mapping[str, str]) -> list[str]:
+    return [f"{who}{key}: {text}; its group is left out" for key, text in read(annotations)[1]]
 
 
 def extensions(routes: Iterable[Route]) -> tuple[str, ...]:
