@@ -43,7 +43,8 @@ struct Port {
     registry: Registry,
 }
 
-async fn port() -> Port {
+/// Must be called in a `LocalSet`.
+fn port() -> Port {
     let authority = Authority::new("mesh");
     let settings = Tap {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -208,7 +209,7 @@ fn code(refused: Result<Streaming<TapEvent>, Status>) -> Code {
 async fn a_watcher_sees_a_request_from_its_head_to_its_end() {
     LocalSet::new()
         .run_until(async {
-            let port = port().await;
+            let port = port();
             let asked = with_headers(asked(1));
             let mut events = port.observe(Some(WATCHER), asked).await.unwrap();
 
@@ -288,7 +289,7 @@ async fn a_watcher_sees_a_request_from_its_head_to_its_end() {
 async fn headers_are_shown_to_who_asks_for_them() {
     LocalSet::new()
         .run_until(async {
-            let port = port().await;
+            let port = port();
             let mut events = port.observe(Some(WATCHER), asked(1)).await.unwrap();
 
             port.carry(booking(), grpc_answer()).await;
@@ -310,7 +311,7 @@ async fn headers_are_shown_to_who_asks_for_them() {
 async fn nobody_watches_but_the_client_that_is_named() {
     LocalSet::new()
         .run_until(async {
-            let port = port().await;
+            let port = port();
 
             let other = port.observe(Some("slots.shop"), asked(1)).await;
             let plaintext = port.observe(None, asked(1)).await;
@@ -326,7 +327,7 @@ async fn nobody_watches_but_the_client_that_is_named() {
 async fn a_question_without_a_meaning_is_not_asked() {
     LocalSet::new()
         .run_until(async {
-            let port = port().await;
+            let port = port();
             let nothing = ObserveRequest {
                 r#match: None,
                 ..asked(1)
@@ -355,7 +356,7 @@ async fn a_question_without_a_meaning_is_not_asked() {
 async fn watchers_are_few_and_one_that_leaves_makes_room() {
     LocalSet::new()
         .run_until(async {
-            let port = port().await;
+            let port = port();
             let mut watching = Vec::new();
             for _ in 0..16 {
                 watching.push(port.observe(Some(WATCHER), asked(1)).await.unwrap());
@@ -381,7 +382,7 @@ async fn watchers_are_few_and_one_that_leaves_makes_room() {
 async fn what_a_slow_watcher_does_not_fetch_is_dropped_and_counted() {
     LocalSet::new()
         .run_until(async {
-            let port = port().await;
+            let port = port();
             let events = port.observe(Some(WATCHER), asked(1000)).await.unwrap();
 
             // No await between that could let the server send.
@@ -420,7 +421,7 @@ async fn what_a_slow_watcher_does_not_fetch_is_dropped_and_counted() {
 async fn a_response_that_breaks_ends_with_an_error_code() {
     LocalSet::new()
         .run_until(async {
-            let port = port().await;
+            let port = port();
             let mut events = port.observe(Some(WATCHER), asked(1)).await.unwrap();
             let broken = StreamBody::new(tokio_stream::iter([Err(BodyError::Incomplete)]));
 
