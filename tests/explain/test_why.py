@@ -214,6 +214,18 @@ def test_an_undefined_port_is_refused() -> None:
     assert refusal.reason == "port_undefined"
 
 
+def test_grpc_is_refused_in_its_own_words() -> None:
+    grpc = SHOP.replace("ports: [{port: 80, targetPort", "ports: [{port: 80, appProtocol: grpc, targetPort")
+    files = [("accounts.yaml", ACCOUNTS), ("shop.yaml", grpc), ("policy.yaml", SERVER)]
+
+    said = why(compiled(decode(files).accepted()), "web", "cart", "/shop.Cart/Get")
+
+    refusal = words.first_refusal(said)
+    assert refusal is not None
+    assert (said.asked.kind, said.asked.method) == ("grpc", "POST")
+    assert (refusal.status, refusal.grpc_status, refusal.reason) == (200, 7, "unauthorized")
+
+
 def test_a_connection_is_authorized_as_one() -> None:
     of = ground(SERVER, FOR_WEB)
 

@@ -98,7 +98,7 @@ class _Choice:
         self._client = explanation.client
         self._path = question.path.partition("?")[0]
         self._method = question.method
-        self._http = explanation.asked.kind == "http"
+        self._http = explanation.asked.kind != "tcp"
         self._taken = {
             (item.raw.get("kind"), item.meta.namespace, item.meta.name) for item in ground.world.policies()
         }

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["http", "tcp"]
+Kind = Literal["http", "grpc", "tcp"]
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -82,12 +82,16 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What a proxy answers by itself; a redirect has a location and no reason, a connection no status."""
+    """What a proxy answers by itself; a redirect has a location and no reason, a connection no status.
+
+    A gRPC client is told `grpc_status`, with the status 200.
+    """
 
     reason: str | None = None
     message: str | None = None
     status: int | None = None
     location: str | None = None
+    grpc_status: int | None = None
 
 
 class Outbound(msgspec.Struct, frozen=True):

@@ -5,9 +5,7 @@ theirs; what is done here is what an application and the network do: look the na
 one proxy to the next.
 """
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -19,29 +17,30 @@ from tulle.explain.answer import (
     Branch,
     Explanation,
     Inbound,
+    Kind,
     Outbound,
-    Party,
     Question,
     Reference,
     Refusal,
     Step,
-    Target,
 )
 from tulle.explain.ground import Ground
-from tulle.model.authority import AddressAuthority, AuthorityError, ServiceAuthority, parse
-from tulle.model.errors import NotFound, SettingError
-from tulle.model.pod import Pod
-from tulle.model.ports import PortSet
-from tulle.model.route import GrpcMatch
-from tulle.model.service import ObjectName, Service
-
-OUTSIDE = "198.51.100.1"
-"""An address that is nobody's (RFC 5737), for a name outside whose address nobody says."""
-SKIP_OUTBOUND = "config.linkerd.io/skip-outbound-ports"
-KINDS = frozenset(
-    ("deployment", "deploy", "statefulset", "sts", "daemonset", "ds", "replicaset", "rs", "job", "pod", "po")
+from tulle.explain.names import (
+    HTTP_PORT,
+    SKIP_OUTBOUND,
+    Caller,
+    Place,
+    find_client,
+    find_target,
+    host_and_port,
+    service_reference,
 )
-HTTP_PORT = 80
+from tulle.model.authority import AddressAuthority, ServiceAuthority, parse
+from tulle.model.errors import SettingError
+from tulle.model.pod import Pod
+from tulle.model.route import GrpcMatch
+from tulle.model.service import ObjectName
+
 BUDGET_ALONE = 100
 """What the engine has for the tries of a service profile's route, which only its budget limits."""
 
@@ -68,175 +67,6 @@ def explain(ground: Ground, question: Question) -> Explanation:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks; `pod` is None for an address that is no pod's."""
-
-    party: Party
-    pod: Pod | None = None
-
-    def uses_proxy(self, port: int) -> bool:
-        """Tell whether a connection to a port goes through the caller's own proxy."""
-        if self.pod is None or not self.pod.meshed:
-            return False
-        return not PortSet.parse(self.pod.annotations.get(SKIP_OUTBOUND, "")).contains(port, {})
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What a name led to; `addresses` are where the client may connect to."""
-
-    target: Target
-    authority: str
-    addresses: tuple[str, ...]
-    service: Service | None = None
-
-
-def find_client(ground: Ground, name: str) -> Caller:
-    """Return a workload's first pod, a pod, or an address."""
-    try:
-        address = str(ipaddress.ip_address(name))
-    except ValueError:
-        return _caller(ground, find_pod(ground, name))
-    pod = ground.world.pod_at(address)
-    return _caller(ground, pod) if pod else Caller(Party(address, address))
-
-
-def find_pod(ground: Ground, name: str) -> Pod:
-    """Return the pod that `[NAMESPACE/][KIND/]NAME` or `NAME.NAMESPACE` means; a workload's name is its first pod's."""
-    *before, short = name.split("/")
-    if before and before[-1].lower() in KINDS:
-        before.pop()
-    wanted = {(before[0] if before else "", short)}
-    if not before and "." in name:
-        short, _, namespace = name.partition(".")
-        wanted.add((namespace, short))
-    pods = sorted(ground.world.pods(), key=lambda pod: (pod.terminating, not pod.ready, pod.name))
-    found: dict[ObjectName, Pod] = {}
-    for pod in pods:
-        names = {pod.name.name, pod.owner.name if pod.owner else pod.name.name}
-        for namespace, short in wanted:
-            if short in names and namespace in ("", pod.name.namespace):
-                found.setdefault(
-                    ObjectName(pod.name.namespace, pod.owner.name if pod.owner else pod.name.name), pod
-                )
-    if len(found) > 1:
-        several = ", ".join(f"{of.namespace}/{of.name}" for of in found)
-        raise SettingError(f'"{name}" may mean {several}; write one of them')
-    if not found:
-        known = sorted({pod.owner.name if pod.owner else pod.name.name for pod in pods})
-        raise NotFound(f'no workload is called "{name}"; there are: {", ".join(known) or "none"}')
-    return next(iter(found.values()))
-
-
-def _caller(ground: Ground, pod: Pod) -> Caller:
-    identity = ground.trust.identity(pod.name.namespace, pod.service_account) if pod.meshed else None
-    name = pod.owner.name if pod.owner else pod.name.name
-    return Caller(Party(name, pod.addresses[0], pod.name.namespace, pod.meshed, identity), pod)
-
-
-def find_target(ground: Ground, client: Party, question: Question) -> Place:
-    """Look a name up as a pod of the client's namespace does."""
-    text = question.target.partition("://")[2] or question.target
-    host, port = _host_and_port(text)
-    try:
-        address = str(ipaddress.ip_address(host))
-    except ValueError:
-        return _named(ground, client, question, host, port)
-    services = ground.world.services_at(address)
-    number = port or (_only_port(services[0]) if services else HTTP_PORT)
-    reference = _reference(ground, services[0]) if services else None
-    return Place(
-        Target(question.target, address, number, reference),
-        _authority(host, number),
-        (address,),
-        services[0] if services else None,
-    )
-
-
-def _named(ground: Ground, client: Party, question: Question, host: str, port: int | None) -> Place:
-    suffix = f"svc.{ground.domain}"
-    search = [f"{client.namespace}.{suffix}"] if client.namespace else []
-    for name in (*(f"{host}.{each}" for each in (*search, suffix, ground.domain)), host):
-        try:
-            found = parse(name.rstrip("."), ground.domain)
-        except AuthorityError:
-            continue
-        service = ground.world.service(found.service) if isinstance(found, ServiceAuthority) else None
-        if service is None or not isinstance(found, ServiceAuthority):
-            continue
-        if service.external_name is not None:
-            outside = service.external_name
-            return _outside(question, host, port, _reference(ground, service), outside)
-        number = port or _only_port(service)
-        addresses = service.cluster_ips[:1] if found.hostname is None else ()
-        headless = addresses or tuple(_endpoint_addresses(ground, service, found.hostname))
-        if not headless:
-            raise NotFound(f"{name} is headless and has no ready pod")
-        target = Target(question.target, headless[0], number, _reference(ground, service))
-        return Place(target, _authority(host, number), headless, service if addresses else None)
-    if "." not in host or host.endswith(suffix):
-        namespace = client.namespace or "default"
-        known = sorted(of.name.name for of in ground.world.services() if of.name.namespace == namespace)
-        raise NotFound(
-            f'no service is called "{host}" in namespace {namespace}; there are: {", ".join(known) or "none"}'
-        )
-    return _outside(question, host, port, None, host)
-
-
-def _outside(
-    question: Question, host: str, port: int | None, reference: Reference | None, outside: str
-) -> Place:
-    number = port or HTTP_PORT
-    remark = None
-    if question.address is None:
-        remark = f"{outside} is outside; it is taken to be at {OUTSIDE}, say --address for another"
-    address = question.address or OUTSIDE
-    target = Target(question.target, address, number, reference, remark)
-    return Place(target, _authority(host, number), (address,))
-
-
-def _endpoint_addresses(ground: Ground, service: Service, hostname: str | None) -> Iterator[str]:
-    seen: set[object] = set()
-    for each in ground.world.slices(service.name):
-        for endpoint in each.endpoints:
-            who = endpoint.pod or endpoint.address
-            if endpoint.ready and hostname in (None, endpoint.hostname) and who not in seen:
-                seen.add(who)
-                yield endpoint.address
-
-
-def _host_and_port(text: str) -> tuple[str, int | None]:
-    text = text.partition("/")[0]
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") > 1:
-        host, port = text, ""
-    else:
-        host, _, port = text.partition(":")
-    if port and not (port.isdigit() and 0 < int(port) < 65536):
-        raise SettingError(f'"{text}": "{port}" is not a port')
-    return host, int(port) if port else None
-
-
-def _only_port(service: Service) -> int:
-    ports = [port.port for port in service.ports if port.protocol == "TCP"]
-    if len(ports) == 1 or HTTP_PORT in ports:
-        return ports[0] if len(ports) == 1 else HTTP_PORT
-    shown = ", ".join(map(str, ports)) or "none"
-    raise SettingError(f"{service.name} has these ports: {shown}; write {service.name.name}:PORT")
-
-
-def _authority(host: str, port: int) -> str:
-    host = f"[{host}]" if ":" in host else host
-    return host if port == HTTP_PORT else f"{host}:{port}"
-
-
-def _reference(ground: Ground, service: Service) -> Reference:
-    return ground.reference("Service", service.name.namespace, service.name.name)
-
-
 class Walk:
     """One request on its way."""
 
@@ -261,7 +91,7 @@ class Walk:
         request = self._ask(policy.protocol)
         if request is None:
             # What a client of foreign TLS asks for is the name that it knows.
-            host = _host_and_port(self._place.authority)[0]
+            host = host_and_port(self._place.authority)[0]
             decision = policy.connect(sni=host if policy.protocol == "tls" else None)
         else:
             decision = policy.route(request)
@@ -270,7 +100,7 @@ class Walk:
             policy.protocol,
             _object(self._ground, policy.resource, own),
             _route(self._ground, decision.route, own),
-            _refusal(decision),
+            _refusal(decision, self.asked.kind),
             tuple(_limits(decision)),
             tuple(_steps(self._ground, decision.steps, own)),
         )
@@ -308,7 +138,7 @@ class Walk:
             )
         except ValueError as error:
             raise SettingError(f"that is no request: {error}") from error
-        self.asked = Asked("http", method, path, self._place.authority, question.headers)
+        self.asked = Asked("grpc" if grpc else "http", method, path, self._place.authority, question.headers)
         self._request = request
         return request
 
@@ -326,7 +156,7 @@ class Walk:
         service, target = self._place.service, self._place.target
         if service is not None:
             peers = self._peers(ServiceAuthority(service.name, target.port))
-            yield self._delivered(_reference(self._ground, service), 1.0, peers, self._own_request())
+            yield self._delivered(service_reference(self._ground, service), 1.0, peers, self._own_request())
             return
         for address in self._place.addresses:
             profile, _ = self._ground.destination.profile(AddressAuthority(address, target.port))
@@ -335,12 +165,12 @@ class Walk:
             yield self._delivered(reference, 1 / len(self._place.addresses), [peer], self._own_request())
 
     def _own_request(self) -> engine.Request | None:
-        return self._request if self.asked.kind == "http" else None
+        return self._request if self.asked.kind != "tcp" else None
 
     def _branch(self, backend: engine.Backend, share: float, request: engine.Request | None) -> Branch:
         own = self._client.party.namespace
         reference = _object(self._ground, backend.resource, own)
-        refusal = _refusal(backend)
+        refusal = _refusal(backend, self.asked.kind)
         if refusal is not None:
             return Branch(reference, share, refusal=refusal)
         sent = backend.request
@@ -348,7 +178,7 @@ class Walk:
         if backend.path is not None:
             peers = self._peers(parse(backend.path, self._ground.domain))
         else:
-            host, port = _host_and_port(backend.address or "")
+            host, port = host_and_port(backend.address or "")
             profile, _ = self._ground.destination.profile(AddressAuthority(host, port or HTTP_PORT))
             peers = (
                 [profile.peer] if isinstance(profile, EndpointProfile) else [Peer(host, port or HTTP_PORT)]
@@ -374,8 +204,7 @@ class Walk:
         endpoints = tuple(self._shown(peer) for peer in peers)
         if not peers:
             message = "it has no ready endpoint"
-            status = 503 if self._client.party.meshed else None
-            refusal = Refusal("no_endpoints", message, status)
+            refusal = Refusal("no_endpoints", message, *self._unserved())
             return Branch(backend, share, changed=changed, refusal=refusal)
         decisions: dict[Inbound, list[str]] = {}
         for peer in peers:
@@ -387,6 +216,12 @@ class Walk:
             msgspec.structs.replace(decided, pods=tuple(sorted(pods))) for decided, pods in decisions.items()
         )
         return Branch(backend, share, endpoints, changed, None, inbound)
+
+    def _unserved(self) -> tuple[int | None, str | None, int | None]:
+        """Return status, location and gRPC status for what has no endpoint; without a proxy there is no answer."""
+        if self.straight is not None or self.asked.kind == "tcp":
+            return None, None, None
+        return (200, None, 4) if self.asked.kind == "grpc" else (504, None, None)
 
     def _shown(self, peer: Peer) -> str:
         pod = self._ground.world.pod_at(peer.address)
@@ -417,7 +252,7 @@ class Walk:
             _route(self._ground, decision.route, own),
             _object(self._ground, decision.authorization, own) if decision.authorization else None,
             tuple(_changes(request, decision.request)) if request and decision.request else (),
-            _refusal(decision),
+            _refusal(decision, self.asked.kind if looked_at else "tcp"),
             tuple(_rates(self._ground, limit, own)),
             tuple(_steps(self._ground, decision.steps, own)),
         )
@@ -445,10 +280,18 @@ def _steps(ground: Ground, steps: Iterable[engine.Step], own: str) -> Iterator[S
         yield Step(step.subject, step.verdict, step.why, about, step.rule)
 
 
-def _refusal(of: engine.ClientDecision | engine.ServerDecision | engine.Backend) -> Refusal | None:
+def _refusal(
+    of: engine.ClientDecision | engine.ServerDecision | engine.Backend, kind: Kind
+) -> Refusal | None:
     if of.reason is None and of.status is None:
         return None
-    return Refusal(of.reason, of.message, of.status, of.location)
+    match kind:
+        case "tcp":
+            return Refusal(of.reason, of.message)
+        case "grpc" if of.grpc_status is not None:
+            return Refusal(of.reason, of.message, 200, None, of.grpc_status)
+        case _:
+            return Refusal(of.reason, of.message, of.status, of.location)
 
 
 def _changes(before: engine.Request, after: engine.Request) -> Iterator[str]:

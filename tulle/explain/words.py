@@ -132,6 +132,8 @@ def _answer(refusal: Refusal) -> str:
     if refusal.location is not None:
         return f"answers {refusal.status}, to {refusal.location}"
     what = "closes the connection" if refusal.status is None else f"answers {refusal.status}"
+    if refusal.grpc_status is not None:
+        what = f"answers gRPC status {refusal.grpc_status}"
     return f"{what}: {refusal.message} ({refusal.reason})"
 
 

@@ -32,6 +32,12 @@ class Call:
         return refusal.status if refusal else None
 
     @property
+    def grpc_status(self) -> int | None:
+        """What a gRPC client is told in place of the application, with the status 200."""
+        refusal = words.first_refusal(self.explanation)
+        return refusal.grpc_status if refusal else None
+
+    @property
     def reason(self) -> str | None:
         """The code of the refusal, as in the header `tulle-reason`."""
         refusal = words.first_refusal(self.explanation)

@@ -32,6 +32,7 @@ pub(crate) struct Backend {
     reason: Option<&'static str>,
     message: Option<String>,
     status: Option<u16>,
+    grpc_status: Option<u16>,
     location: Option<String>,
 }
 
@@ -52,6 +53,7 @@ pub(crate) struct ClientDecision {
     reason: Option<&'static str>,
     message: Option<String>,
     status: Option<u16>,
+    grpc_status: Option<u16>,
     location: Option<String>,
     route: Option<Resource>,
     backends: Vec<Backend>,
@@ -159,6 +161,7 @@ impl ClientDecision {
             reason: answer.as_ref().and_then(|answer| answer.reason),
             message: answer.as_ref().and_then(|answer| answer.message.clone()),
             status: answer.as_ref().map(|answer| answer.status),
+            grpc_status: answer.as_ref().and_then(|answer| answer.grpc_status),
             location: answer.and_then(|answer| answer.location),
             steps: Step::all(steps),
             ..Self::default()
@@ -252,6 +255,7 @@ impl Backend {
             reason: answer.as_ref().and_then(|answer| answer.reason),
             message: answer.as_ref().and_then(|answer| answer.message.clone()),
             status: answer.as_ref().map(|answer| answer.status),
+            grpc_status: answer.as_ref().and_then(|answer| answer.grpc_status),
             location: answer.and_then(|answer| answer.location),
         }
     }

@@ -102,6 +102,7 @@ pub(crate) struct OwnAnswer {
     pub(crate) reason: Option<&'static str>,
     pub(crate) message: Option<String>,
     pub(crate) status: u16,
+    pub(crate) grpc_status: Option<u16>,
     pub(crate) location: Option<String>,
 }
 
@@ -111,6 +112,7 @@ impl OwnAnswer {
             reason: Some(refusal.reason.code()),
             message: Some(refusal.message.to_string()),
             status: refusal.status().as_u16(),
+            grpc_status: Some(refusal.reason.grpc_code()),
             location: None,
         }
     }
@@ -121,14 +123,16 @@ impl OwnAnswer {
             // Carried in the trailers of a response whose HTTP status says nothing.
             Answer::GrpcStatus { code, message } => Self {
                 reason: Some(tulle_core::Reason::FailureInjected.code()),
-                message: Some(format!("gRPC status {code}: {message}")),
+                message: Some(message.to_string()),
                 status: 200,
+                grpc_status: Some(*code),
                 location: None,
             },
             Answer::Redirect { status, location } => Self {
                 reason: None,
                 message: None,
                 status: status.as_u16(),
+                grpc_status: None,
                 location: Some(text(location)),
             },
         }

@@ -74,6 +74,9 @@ class ServerDecision:
     @property
     def status(self) -> int | None: ...
     @property
+    def grpc_status(self) -> int | None:
+        """What a gRPC client is told instead, with the status 200."""
+    @property
     def location(self) -> str | None: ...
     @property
     def server(self) -> Resource: ...
@@ -140,6 +143,9 @@ class Backend:
     @property
     def status(self) -> int | None: ...
     @property
+    def grpc_status(self) -> int | None:
+        """What a gRPC client is told instead, with the status 200."""
+    @property
     def location(self) -> str | None: ...
 
 @final
@@ -165,6 +171,9 @@ class ClientDecision:
     def message(self) -> str | None: ...
     @property
     def status(self) -> int | None: ...
+    @property
+    def grpc_status(self) -> int | None:
+        """What a gRPC client is told instead, with the status 200."""
     @property
     def location(self) -> str | None: ...
     @property
