@@ -43,7 +43,7 @@ def run(
     request: Annotated[
         Path | None,
         typer.Option(
-            help="A request as JSON, as `tulle tap -o json` records it; - is stdin.", show_default=False
+            help="The first request that `tulle tap -o json` printed; - is stdin.", show_default=False
         ),
     ] = None,
     filename: Folders = None,
