@@ -163,7 +163,7 @@ mod tests {
                 let within = |events: &[Instant], window: Duration| {
                     events.iter().filter(|at| now - **at < window).count()
                 };
-                let short = WINDOW - WINDOW / 10;
+                let short = WINDOW * 9 / 10;
                 #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
                 let allowed = 5.0 + 0.2 * within(&requests, WINDOW) as f64;
                 #[expect(clippy::cast_precision_loss, reason = "a few hundred")]

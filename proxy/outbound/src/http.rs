@@ -391,7 +391,7 @@ impl<'a> Exchange<'a> {
                 Ok(Err(error)) => error,
                 Err(expired) => {
                     let failure = Failure::Late(expired);
-                    self.lost(target, attempt, begun, &failure, true);
+                    self.lost(target, &attempt, begun, &failure, true);
                     return Err(failure);
                 }
             };
@@ -404,7 +404,7 @@ impl<'a> Exchange<'a> {
                     let blamed = unsent.is_none();
                     error.request = unsent;
                     let failure = Failure::Sending(error);
-                    self.lost(target, attempt, begun, &failure, blamed);
+                    self.lost(target, &attempt, begun, &failure, blamed);
                     return Err(failure);
                 }
             }
@@ -422,7 +422,7 @@ impl<'a> Exchange<'a> {
     fn lost(
         &self,
         target: &Target<'_>,
-        attempt: Attempt,
+        attempt: &Attempt,
         begun: Instant,
         failure: &Failure,
         blamed: bool,

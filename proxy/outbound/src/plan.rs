@@ -87,18 +87,18 @@ impl<'a> Plan<'a> {
     }
 
     fn take(&mut self, headers: &mut HeaderMap) {
-        let mut timeout = |name, limit: &mut Option<Duration>| {
+        let mut timeout = |name: &HeaderName, limit: &mut Option<Duration>| {
             if let Some(asked) = taken(headers, name, |text| parse_duration(text).ok()) {
                 *limit = Some(asked).filter(|limit| !limit.is_zero());
             }
         };
-        timeout(TIMEOUT, &mut self.timeouts.request);
-        timeout(REQUEST_TIMEOUT, &mut self.timeouts.request);
-        timeout(RESPONSE_TIMEOUT, &mut self.timeouts.response);
-        let statuses = taken(headers, RETRY_HTTP, statuses);
-        let codes = taken(headers, RETRY_GRPC, grpc_codes);
-        let limit = taken(headers, RETRY_LIMIT, |text| text.parse::<u32>().ok());
-        let timeout = taken(headers, RETRY_TIMEOUT, |text| parse_duration(text).ok());
+        timeout(&TIMEOUT, &mut self.timeouts.request);
+        timeout(&REQUEST_TIMEOUT, &mut self.timeouts.request);
+        timeout(&RESPONSE_TIMEOUT, &mut self.timeouts.response);
+        let statuses = taken(headers, &RETRY_HTTP, statuses);
+        let codes = taken(headers, &RETRY_GRPC, grpc_codes);
+        let limit = taken(headers, &RETRY_LIMIT, |text| text.parse::<u32>().ok());
+        let timeout = taken(headers, &RETRY_TIMEOUT, |text| parse_duration(text).ok());
         if statuses.is_none() && codes.is_none() && limit.is_none() && timeout.is_none() {
             return;
         }
@@ -131,10 +131,10 @@ impl<'a> Plan<'a> {
 /// Remove a field and understand it, if it can be.
 fn taken<T>(
     headers: &mut HeaderMap,
-    name: HeaderName,
+    name: &HeaderName,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Option<T> {
-    let value = headers.remove(&name)?;
+    let value = headers.remove(name)?;
     let text = HeaderValue::to_str(&value).ok().map(str::trim);
     let parsed = text.and_then(parse);
     if parsed.is_none() {

@@ -6,14 +6,17 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tulle_api::{
     http_route::{
         HttpFailureInjector, PathModifier, Ratio, RequestHeaderModifier, RequestRedirect,
-        ResponseHeaderModifier, path_modifier::Replace,
+        ResponseHeaderModifier, UrlRewrite, path_modifier::Replace,
     },
     http_types::{self, Headers, headers::Header, scheme::Registered},
-    outbound::http_route::{Filter as Wire, filter::Kind},
+    outbound::{
+        RequestMirror,
+        http_route::{Filter as Wire, filter::Kind},
+    },
 };
 use tulle_core::Reason;
 use tulle_policy::{
-    Answer, Facts, apply_request, apply_response,
+    Answer, Facts, apply_request, apply_response, mirrors,
     outbound::{ClientPolicy, Protocol, Rule},
 };
 use wire::*;
@@ -291,6 +294,139 @@ fn a_redirect_that_cannot_be_is_an_error_and_not_forwarded() {
     let answer = run("/", vec![redirect], &mut request, 0);
 
     assert!(matches!(answer, Err(Answer::Refuse(refusal)) if refusal.reason == Reason::Unexpected));
+}
+
+#[test]
+fn a_rewrite_changes_host_and_path_and_keeps_the_query() {
+    let full = |path: &str| Replace::Full(path.into());
+    let prefix = |path: &str| Replace::Prefix(path.into());
+    for (rule, uri, replace, expected) in [
+        ("/", "/a/b?c=1", full("/x"), "/x?c=1"),
+        ("/a", "/a/b?c=1", prefix("/x"), "/x/b?c=1"),
+        ("/a", "/a/b", prefix("/x/"), "/x/b"),
+        ("/a", "/a/b", prefix("/"), "/b"),
+        ("/a", "/a", prefix("/"), "/"),
+        ("/a", "/a", prefix("/x"), "/x"),
+        ("/a", "http://web:80/a/b", prefix("/x"), "http://new/x/b"),
+    ] {
+        let rewrite = Kind::UrlRewrite(UrlRewrite {
+            host: "new".into(),
+            path: Some(PathModifier {
+                replace: Some(replace),
+            }),
+        });
+        let mut request = request("GET", uri, &[("host", "web:80")]);
+
+        run(rule, vec![rewrite], &mut request, 0).expect("no answer");
+
+        assert_eq!(request.uri(), expected, "{uri}");
+        assert_eq!(fields(request.headers(), "host"), ["new"], "{uri}");
+    }
+}
+
+#[test]
+fn filters_behind_a_rewrite_see_the_path_as_it_is_then() {
+    let rewrite = |path: &str| {
+        Kind::UrlRewrite(UrlRewrite {
+            host: String::new(),
+            path: Some(PathModifier {
+                replace: Some(Replace::Prefix(path.into())),
+            }),
+        })
+    };
+    let mut request = request("GET", "/a/b", &[("host", "web")]);
+
+    run(
+        "/a",
+        vec![rewrite("/longer"), rewrite("/x")],
+        &mut request,
+        0,
+    )
+    .expect("no answer");
+
+    assert_eq!(request.uri(), "/x/b");
+    assert_eq!(fields(request.headers(), "host"), ["web"]);
+}
+
+#[test]
+fn a_mirror_copies_as_often_as_its_ratio_says_and_changes_nothing() {
+    let mirror = |ratio| {
+        Kind::RequestMirror(RequestMirror {
+            backend: Some(backend("copies")),
+            ratio,
+        })
+    };
+    let third = Some(Ratio {
+        numerator: 1,
+        denominator: 3,
+    });
+    let mut request = get("/");
+
+    let rule = run("/", vec![mirror(third)], &mut request, 0).expect("no answer");
+
+    assert!(rule.mirrors);
+    assert_eq!(request.uri(), "/");
+    let copies: usize = (0..9)
+        .map(|random| mirrors(&rule.filters, || random).count())
+        .sum();
+    assert_eq!(copies, 3);
+    let name = mirrors(&rule.filters, || 0).map(|backend| &*backend.meta.name);
+    assert_eq!(name.collect::<Vec<_>>(), ["copies"]);
+}
+
+#[test]
+fn a_rewrite_to_nowhere_makes_the_policy_invalid() {
+    for (host, path) in [
+        ("a:80", None),
+        ("a b", None),
+        ("", Some("x")),
+        ("", Some("/?q")),
+    ] {
+        let rewrite = Kind::UrlRewrite(UrlRewrite {
+            host: host.into(),
+            path: path.map(|path| PathModifier {
+                replace: Some(Replace::Full(path.into())),
+            }),
+        });
+        let mut route = out_route("r", vec![], http_first(&[backend("web")]));
+        route.rules[0].filters = vec![Wire {
+            kind: Some(rewrite),
+        }];
+
+        let policy = ClientPolicy::from_proto(policy(http1(vec![route])));
+
+        assert!(
+            matches!(policy.protocol, Protocol::Invalid(_)),
+            "{host:?} {path:?}"
+        );
+    }
+}
+
+#[test]
+fn grpc_routes_change_response_headers_too() {
+    use tulle_api::outbound::grpc_route::{Filter as Wire, filter::Kind};
+    let mut route = out_grpc_route("r", vec![]);
+    route.rules[0].filters = vec![Wire {
+        kind: Some(Kind::ResponseHeaderModifier(ResponseHeaderModifier {
+            set: Some(headers(&[("a", "1")])),
+            ..ResponseHeaderModifier::default()
+        })),
+    }];
+    let wire = tulle_api::outbound::proxy_protocol::Grpc {
+        routes: vec![route],
+        failure_accrual: None,
+    };
+    let wire = tulle_api::outbound::proxy_protocol::Kind::Grpc(wire);
+    let policy = ClientPolicy::from_proto(policy(wire));
+    let Protocol::Grpc(routes) = &policy.protocol else {
+        panic!("{:?}", policy.protocol)
+    };
+    let rule = routes.rules().next().expect("a rule");
+    let mut response = HeaderMap::new();
+
+    apply_response(&rule.filters, &mut response);
+
+    assert_eq!(fields(&response, "a"), ["1"]);
 }
 
 #[test]

@@ -80,7 +80,10 @@ impl http_body::Body for Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.polls += 1;
-        if self.late.is_some_and(|every| self.polls % every == 0) {
+        if self
+            .late
+            .is_some_and(|every| self.polls.is_multiple_of(every))
+        {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
