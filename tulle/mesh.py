@@ -496,7 +496,8 @@ class Mesh:
         """Return what becomes of a request now, decided by what the proxies are told.
 
         Raises:
-            MeshError: the client or the target is not in the mesh, or the question makes no sense.
+            NotFound: the client or the target is not in the mesh.
+            SettingError: the question makes no sense.
         """
         return await self._controller.post("/v1/why", msgspec.to_builtins(question), Explanation)
 
@@ -504,7 +505,8 @@ class Mesh:
         """Return the fewest manifests that would let a client in.
 
         Raises:
-            MeshError: the client or the target is not in the mesh, or no authorization is what it lacks.
+            NotFound: the client or the target is not in the mesh.
+            SettingError: the question makes no sense, or no authorization is what the client lacks.
         """
         return await self._controller.post("/v1/allow", msgspec.to_builtins(question), Permission)
 

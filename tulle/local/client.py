@@ -8,7 +8,7 @@ from typing import TypeVar
 import httpx2
 import msgspec
 
-from tulle.model.errors import BugError, MeshError, NotFound, NotRunning, PeerError
+from tulle.model.errors import BugError, MeshError, NotFound, NotRunning, PeerError, SettingError
 
 Shape = TypeVar("Shape")
 
@@ -79,7 +79,8 @@ class Client:
             text = ""
         if status >= 500 and status != httpx2.codes.SERVICE_UNAVAILABLE:
             raise BugError(f"the {self._process} failed ({text or status}); the reason is in {self._log}")
-        raise (NotFound if status == 404 else MeshError)(text or f"the {self._process} answered {status}")
+        kind = {404: NotFound, 422: SettingError}.get(status, MeshError)
+        raise kind(text or f"the {self._process} answered {status}")
 
     def _away(self) -> MeshError:
         """Return what it means that nobody listens."""

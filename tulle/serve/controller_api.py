@@ -196,8 +196,10 @@ class _Api:
         try:
             question = msgspec.json.decode(await request.body(), type=Question)
             return _json(answer(self._parts.ground, question))
-        except (msgspec.MsgspecError, SettingError) as error:
+        except msgspec.MsgspecError as error:
             return _error(400, str(error))
+        except SettingError as error:
+            return _error(422, str(error))
         except NotFound as error:
             return _error(404, str(error))
 
