@@ -124,6 +124,29 @@ async def test_a_question_without_an_answer_says_why(tmp_path: Path, path: str, 
     assert (found, set(body) & {"error"}) == (status, {"error"})
 
 
+async def test_a_request_is_explained_by_what_the_proxies_are_sent(tmp_path: Path) -> None:
+    pod = web_pod()
+    async with controller(tmp_path) as api:
+        asked = {"source": "web", "target": "web"}
+        assert (await api.post("/v1/why", asked))[0] == 503
+        api.source.deliver([WEB_SERVICE, pod, web_slice(pod)])
+
+        status, said = await api.post("/v1/why", asked)
+        _, allowed = await api.post("/v1/allow", asked)
+        wrong = [
+            (await api.post("/v1/why", asked | change))[0]
+            for change in ({"source": "nobody"}, {"target": "web:x"}, {"path": 7})
+        ]
+
+    assert (status, said["allowed"], said["branches"][0]["endpoints"]) == (
+        200,
+        True,
+        ["web-0 at 10.77.0.10:8080"],
+    )
+    assert allowed["manifests"] == ""
+    assert wrong == [404, 422, 400]
+
+
 async def test_a_rotation_is_planned_begun_and_shown(tmp_path: Path) -> None:
     pod = web_pod()
     async with controller(tmp_path) as api:
