@@ -11,14 +11,12 @@ rule to fail, so one failing backend takes their place. A lone backend is used w
 it, a mirror is left out, and so are the fields that upstream does not know.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from tulle.model.authorization import POLICY_GROUP
 from tulle.model.route import (
     BackendRef,
     Filter,
@@ -32,18 +30,14 @@ from tulle.model.route import (
     UnknownFilter,
     UrlRewrite,
 )
-from tulle.model.service import ObjectName
 from tulle.policy import matches
-from tulle.policy.targets import SERVICE, backend_name
-from tulle.rules.traffic import NO_TIMEOUTS, Penalty, Retry, Traffic, read
+from tulle.policy.backends import Parent, broken, resolve, resource, to_itself, weighted
+from tulle.rules.traffic import NO_TIMEOUTS, Retry, Traffic, read
 from tulle.wire import grpc_route_pb2 as grpc_wire
 from tulle.wire import http_route_pb2 as route_wire
 from tulle.wire import meta_pb2, opaque_route_pb2, tls_route_pb2
 from tulle.wire import outbound_pb2 as wire
 
-QUEUE = wire.Queue(capacity=100, failfast_timeout=Duration(seconds=3))
-DEFAULT_RTT = Duration(nanos=30_000_000)
-DECAY = Duration(seconds=10)
 MAX_REQUEST_BYTES = 64 * 1024
 RETRY_BACKOFF = wire.ExponentialBackoff(
     min_backoff=Duration(nanos=25_000_000), max_backoff=Duration(nanos=250_000_000), jitter_ratio=1.0
@@ -59,63 +53,6 @@ _CODE_FIELDS = {
     "internal": "internal",
     "unavailable": "unavailable",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """What the routes belong to: `itself` as a backend, its settings, and the services that backends may be.
-
-    `egress` is the EgressNetwork that the parent is, None for a Service.
-    """
-
-    namespace: str
-    itself: wire.Backend
-    traffic: Traffic
-    services: Mapping[ObjectName, Traffic]
-    domain: str
-    extended: bool
-    egress: ObjectName | None = None
-
-
-def service_backend(name: ObjectName, port: int, penalty: Penalty | None, domain: str) -> wire.Backend:
-    """Write a service as a backend: balanced over its endpoints by latency."""
-    backend = wire.Backend(metadata=service_metadata(name, port), queue=QUEUE)
-    backend.balancer.discovery.dst.path = f"{name.name}.{name.namespace}.svc.{domain}:{port}"
-    if penalty is None:
-        backend.balancer.peak_ewma.default_rtt.CopyFrom(DEFAULT_RTT)
-        backend.balancer.peak_ewma.decay.CopyFrom(DECAY)
-        return backend
-    backend.balancer.penalty_peak_ewma.CopyFrom(
-        wire.Backend.BalanceP2c.PenaltyPeakEwma(
-            default_rtt=DEFAULT_RTT,
-            decay=DECAY,
-            penalty=penalty.penalty,
-            max_retry_after=penalty.max_retry_after,
-            penalty_decay=DECAY,
-        )
-    )
-    return backend
-
-
-def service_metadata(name: ObjectName, port: int) -> meta_pb2.Metadata:
-    """Name a service's port."""
-    return _resource("core", "Service", name, port)
-
-
-def egress_metadata(name: ObjectName, port: int) -> meta_pb2.Metadata:
-    """Name an EgressNetwork's port."""
-    return _resource(POLICY_GROUP, "EgressNetwork", name, port)
-
-
-def default(name: str) -> meta_pb2.Metadata:
-    """Name what no object stands for."""
-    return meta_pb2.Metadata(default=name)
-
-
-def to_itself(of: Any, itself: wire.Backend) -> Any:
-    """Return the distribution of a kind of route that leads to the parent. (Each kind has a copy of the messages.)"""
-    first = of.Distribution.FirstAvailable(backends=[of.RouteBackend(backend=itself)])
-    return of.Distribution(first_available=first)
 
 
 def http_route(route: Route, parent: Parent) -> wire.HttpRoute:
@@ -308,7 +245,7 @@ def _grpc_filter(of: Filter, parent: Parent) -> wire.GrpcRoute.Filter | None:
 
 def _mirror(of: Mirror, parent: Parent) -> wire.RequestMirror | None:
     """Write a mirror; one without a place to go to is left out, since it must never harm a request."""
-    backend = _backend(of.backend, parent)
+    backend = resolve(of.backend, parent)
     if not parent.extended or isinstance(backend, str):
         return None
     whole = of.numerator == of.denominator
@@ -327,16 +264,16 @@ def _distribution(
     if not rule.backends:
         return to_itself(of, parent.itself)
     if why := _nowhere(rule.backends):
-        return _weighted(of, [(of.RouteBackend(backend=_broken(), filters=[failure(why)]), 1)])
+        return weighted(of, [(of.RouteBackend(backend=broken(), filters=[failure(why)]), 1)])
     choices: list[tuple[Any, int]] = []
     for ref in rule.backends:
-        backend = _backend(ref, parent)
+        backend = resolve(ref, parent)
         if isinstance(backend, str):
-            choice = of.RouteBackend(backend=_broken(), filters=[failure(backend)])
+            choice = of.RouteBackend(backend=broken(), filters=[failure(backend)])
         else:
             choice = of.RouteBackend(backend=backend, filters=filters(ref.filters, parent))
         choices.append((choice, ref.weight))
-    return _weighted(of, choices)
+    return weighted(of, choices)
 
 
 def _tcp_distribution(of: Any, rule: Rule, parent: Parent) -> Any:
@@ -346,36 +283,10 @@ def _tcp_distribution(of: Any, rule: Rule, parent: Parent) -> Any:
     return _distribution(of, rule, parent, lambda *_: [], refused)
 
 
-def _weighted(of: Any, choices: Sequence[tuple[Any, int]]) -> Any:
-    backends = [of.WeightedRouteBackend(backend=backend, weight=weight) for backend, weight in choices]
-    return of.Distribution(random_available=of.Distribution.RandomAvailable(backends=backends))
-
-
 def _nowhere(backends: Sequence[BackendRef]) -> str:
     if len(backends) > 1 and not any(backend.weight for backend in backends):
         return "every backend of the rule has weight 0"
     return ""
-
-
-def _backend(ref: BackendRef, parent: Parent) -> wire.Backend | str:
-    """Return the backend, or what is wrong with it."""
-    name = backend_name(ref, parent.namespace)
-    kind = (ref.ref.group, ref.ref.kind)
-    if kind == (POLICY_GROUP, "EgressNetwork"):
-        if parent.egress == name:
-            return parent.itself
-        return f"EgressNetwork {name} can be a backend of its own routes only"
-    if kind != SERVICE:
-        return f"{ref.ref.kind} {name} cannot be a backend: kind {'.'.join(filter(None, kind[::-1]))} is not supported"
-    if name not in parent.services:
-        return f"Service {name} not found"
-    if ref.port is None:
-        return f"backend Service {name} has no port in the route"
-    return service_backend(name, ref.port, parent.services[name].penalty, parent.domain)
-
-
-def _broken() -> wire.Backend:
-    return wire.Backend(metadata=default("invalid"), queue=QUEUE)
 
 
 def _sni(name: str) -> tls_route_pb2.SniMatch:
@@ -386,12 +297,7 @@ def _sni(name: str) -> tls_route_pb2.SniMatch:
 
 
 def _route_metadata(route: Route) -> meta_pb2.Metadata:
-    return _resource(route.group, route.kind, route.name)
-
-
-def _resource(group: str, kind: str, name: ObjectName, port: int = 0) -> meta_pb2.Metadata:
-    resource = meta_pb2.Resource(group=group, kind=kind, name=name.name, namespace=name.namespace, port=port)
-    return meta_pb2.Metadata(resource=resource)
+    return resource(route.group, route.kind, route.name)
 
 
 def _duration(value: timedelta | None) -> Duration | None:

@@ -17,8 +17,8 @@ from google.protobuf.duration_pb2 import Duration
 from tulle.model.authorization import EgressNetwork
 from tulle.model.protocol import Protocol
 from tulle.model.route import Route
-from tulle.policy import forwarding
-from tulle.policy.forwarding import QUEUE, Parent, default, to_itself
+from tulle.policy import backends, forwarding
+from tulle.policy.backends import QUEUE, Parent, default, to_itself
 from tulle.policy.targets import Egress, ServiceTarget, UndefinedPort
 from tulle.rules.traffic import Accrual
 from tulle.wire import destination_pb2
@@ -47,7 +47,7 @@ def policy(
 
 def _service(target: ServiceTarget, domain: str, extended: bool) -> wire.OutboundPolicy:
     name, traffic = target.service, target.traffic
-    itself = forwarding.service_backend(name, target.port, traffic.penalty, domain)
+    itself = backends.service_backend(name, target.port, traffic.penalty, domain)
     parent = Parent(name.namespace, itself, traffic, target.backends, domain, extended)
     protocol = _protocol(target, parent, _OF_SERVICE)
     return wire.OutboundPolicy(metadata=itself.metadata, protocol=protocol)
@@ -55,9 +55,7 @@ def _service(target: ServiceTarget, domain: str, extended: bool) -> wire.Outboun
 
 def _egress(target: Egress, domain: str, extended: bool) -> wire.OutboundPolicy:
     network = target.network
-    metadata = (
-        forwarding.egress_metadata(network.name, target.port) if network else default("egress-fallback")
-    )
+    metadata = backends.egress_metadata(network.name, target.port) if network else default("egress-fallback")
     forward = destination_pb2.WeightedAddr(addr=to_wire_port(target.address, target.port), weight=WEIGHT)
     itself = wire.Backend(metadata=metadata, forward=forward, queue=QUEUE)
     namespace, name = (network.meta.namespace, network.name) if network else ("", None)
@@ -168,7 +166,7 @@ def _undefined_port(target: UndefinedPort) -> wire.OutboundPolicy:
     rule = of.Rule(backends=_nowhere(of), filters=[_forbidden(of)])
     message = wire.ProxyProtocol()
     message.opaque.routes.append(of(metadata=default("undefined-port"), rules=[rule]))
-    metadata = forwarding.service_metadata(target.service, target.port)
+    metadata = backends.service_metadata(target.service, target.port)
     return wire.OutboundPolicy(metadata=metadata, protocol=message)
 
 
