@@ -123,12 +123,18 @@ impl Destination {
 
     fn state(&self) -> Option<OutboundState> {
         let policy = match (&self.policy, &self.profile) {
-            (Answer::Pending, _) | (_, Answer::Pending) => return None,
+            (Answer::Pending, _) => return None,
+            // Who answers for profiles may be asked for ever about a name that does not exist.
+            (Answer::Nothing | Answer::Refused(_), Answer::Pending) if self.is_name() => {
+                return Some(self.nowhere());
+            }
+            (_, Answer::Pending) => return None,
             (Answer::Known(policy), Answer::Known(profile)) if self.profile_rules() => {
                 let policy = ClientPolicy::clone(policy);
                 Arc::new(policy.with_profile(profile, self.subject.port()))
             }
             (Answer::Known(policy), _) => Arc::clone(policy),
+            (Answer::Refused(_), _) if self.is_name() => return Some(self.nowhere()),
             (Answer::Refused(why), _) => {
                 let message = format!(
                     "the control plane has no policy for {}: {why}",
@@ -148,14 +154,19 @@ impl Destination {
                     let nowhere = (Ipv4Addr::UNSPECIFIED, self.subject.port()).into();
                     Arc::new(ClientPolicy::from_profile(profile, nowhere))
                 }
-                (Subject::Name(name), _) => {
-                    let message = format!("the control plane knows no service {name}");
-                    let refusal = Refusal::new(Reason::RouteNotFound, message);
-                    return Some(OutboundState::Refused(refusal));
-                }
+                (Subject::Name(_), _) => return Some(self.nowhere()),
             },
         };
         Some(OutboundState::Known(policy))
+    }
+
+    const fn is_name(&self) -> bool {
+        matches!(self.subject, Subject::Name(_))
+    }
+
+    fn nowhere(&self) -> OutboundState {
+        let message = format!("the control plane knows no service {}", self.subject);
+        OutboundState::Refused(Refusal::new(Reason::RouteNotFound, message))
     }
 }
 

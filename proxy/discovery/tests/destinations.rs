@@ -369,12 +369,13 @@ async fn a_name_is_asked_for_by_its_authority() {
     let profile = plane.profile().await;
     assert_eq!(profile.request.path, "web.shop.svc.cluster.local:8080");
 
-    policy.fail(Status::not_found("no policy by name")).await;
     let known_by_profile = DestinationProfile {
         fully_qualified_name: "web.shop.svc.cluster.local".into(),
         ..DestinationProfile::default()
     };
     profile.send(known_by_profile).await;
+    assert!(pending(&view).await);
+    policy.fail(Status::not_found("no policy by name")).await;
 
     assert_eq!(known(&view).await, "detect web.shop.svc.cluster.local:8080");
 }
@@ -383,9 +384,11 @@ async fn a_name_is_asked_for_by_its_authority() {
 async fn a_name_that_the_control_plane_does_not_know_leads_nowhere() {
     let plane = ControlPlane::new();
     let discovery = discovery(&plane, &[]);
-    let view = discovery.named(&"nowhere.example:80".into());
+    for name in ["nowhere.example:80", "nowhere.shop.svc.cluster.local:80"] {
+        let view = discovery.named(&name.into());
 
-    plane.policy().await.fail(Status::not_found("no")).await;
+        plane.policy().await.fail(Status::not_found("no")).await;
 
-    assert_eq!(known(&view).await, "route_not_found");
+        assert_eq!(known(&view).await, "route_not_found");
+    }
 }
