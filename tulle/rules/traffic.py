@@ -185,7 +185,7 @@ def _accrual(found: _Reader) -> Accrual | None:
         found.wrong(f"{prefix}max-failures", "0 would leave out every endpoint; the least is 1")
     if not accrual.max_penalty:
         found.wrong(f"{prefix}max-penalty", "it has to be longer than 0")
-    if accrual.min_penalty > accrual.max_penalty:
+    elif accrual.min_penalty > accrual.max_penalty:
         found.wrong(f"{prefix}min-penalty", f"it is longer than {prefix}max-penalty")
     return accrual
 
