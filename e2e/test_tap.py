@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from e2e.conftest import kind
+from e2e.pods import eventually
 from tests.test_docs import APPLICATION, DOCS, blocks
 from tulle.testing import LiveMesh
 
@@ -187,6 +188,24 @@ async def test_only_what_was_asked_for_is_shown(live_mesh: LiveMesh) -> None:
 
     assert begun["requestInitEvent"]["headers"] is None
     assert elsewhere.events == posted.events == []
+
+
+async def test_a_refused_request_is_seen_with_what_its_client_was_told(live_mesh: LiveMesh) -> None:
+    await live_mesh.up(manifests())
+    await live_mesh.deny("web", 8080)
+
+    async def refused() -> bool:
+        return (await live_mesh.call("client", "http://web/")).status == 403
+
+    await eventually(refused, "the client is refused")
+    async with watching(live_mesh, "web", headers=True) as received:
+        assert await refused()
+        events = await received.whole()
+
+    (answered,) = (event for event in events if "responseInitEvent" in event)
+    assert answered["responseInitEvent"]["httpStatus"] == 403
+    assert fields(answered, "responseInitEvent")["tulle-reason"].startswith("unauthorized;")
+    assert answered["source"]["metadata"]["client_id"].startswith("client.default.")
 
 
 async def test_nobody_watches_but_the_controller(live_mesh: LiveMesh) -> None:

@@ -74,6 +74,7 @@ pub struct Exporter {
 
 #[derive(Debug, Default)]
 struct Counts {
+    streams: AtomicU64,
     requests: AtomicU64,
     exported: AtomicU64,
 }
@@ -98,32 +99,41 @@ impl Exporter {
     }
 
     fn register(&self, registry: &Registry) {
-        let counter = |name, help, read: Box<dyn Fn() -> u64 + Send + Sync>| {
+        let count = |name, help, kind, read: fn(&Counts, &Sink) -> u64| {
+            let (counts, sink) = (self.counts.clone(), self.sink.clone());
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            registry.sampled(name, help, Kind::Counter, move || read() as f64);
+            registry.sampled(name, help, kind, move || read(&counts, &sink) as f64);
         };
-        let counts = self.counts.clone();
-        counter(
+        // The stock names lack the `_total` that a counter's would have.
+        count(
+            "opentelemetry_span_export_streams",
+            "How often sending to the collector was begun.",
+            Kind::Gauge,
+            |counts, _| counts.streams.load(Ordering::Relaxed),
+        );
+        count(
             "opentelemetry_span_export_requests",
             "Batches of spans sent to the collector.",
-            Box::new(move || counts.requests.load(Ordering::Relaxed)),
+            Kind::Gauge,
+            |counts, _| counts.requests.load(Ordering::Relaxed),
         );
-        let counts = self.counts.clone();
-        counter(
+        count(
             "opentelemetry_span_exports",
             "Spans that the collector has taken.",
-            Box::new(move || counts.exported.load(Ordering::Relaxed)),
+            Kind::Gauge,
+            |counts, _| counts.exported.load(Ordering::Relaxed),
         );
-        let sink = self.sink.clone();
-        counter(
+        count(
             "tulle_trace_spans_dropped",
             "Spans lost because too many waited or the collector did not take them.",
-            Box::new(move || sink.dropped.load(Ordering::Relaxed)),
+            Kind::Counter,
+            |_, sink| sink.dropped.load(Ordering::Relaxed),
         );
     }
 
     /// Send batches until the process ends.
     pub async fn run(mut self, channel: impl Channel) {
+        self.counts.streams.fetch_add(1, Ordering::Relaxed);
         let mut client = TraceServiceClient::new(channel);
         let mut batch = Vec::new();
         while self.collect(&mut batch).await {

@@ -199,7 +199,7 @@ async fn a_proxy_adds_a_server_span_and_a_client_span_below_the_applications() {
             assert!(said.values().all(|value| value != "secret"), "{said:?}");
             let rendered = registry.render();
             assert!(
-                rendered.contains("opentelemetry_span_export_requests_total 1"),
+                rendered.contains("opentelemetry_span_export_requests 1\n"),
                 "{rendered}"
             );
         })
