@@ -71,10 +71,10 @@ def workloads(command: list[str], annotations: dict[str, str] | None = None) -> 
     return yaml.safe_dump_all(documents, sort_keys=False)
 
 
-def case(seed: int, questions: int) -> Case:
-    """Return the folder of a seed."""
+def case(seed: int, questions: int, *, ways: bool = True) -> Case:
+    """Return the folder of a seed; without `ways` nothing is said about which way requests go."""
     chance = random.Random(seed)
-    drawn = _Drawn(chance)
+    drawn = _Drawn(chance, ways)
     documents = list(drawn.documents())
     return Case(
         yaml.safe_dump_all(documents, sort_keys=False) if documents else "# nothing\n",
@@ -93,8 +93,9 @@ def _question(chance: random.Random) -> Question:
 
 
 class _Drawn:
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, ways: bool) -> None:
         self._chance = chance
+        self._ways = ways
         self._count = 0
 
     def documents(self) -> Iterator[Json]:
@@ -102,7 +103,7 @@ class _Drawn:
         for target in SERVERS:
             if chance.random() < 0.7:
                 yield from self._protected(target)
-            for _ in range(chance.choice((0, 0, 1, 1, 2))):
+            for _ in range(chance.choice((0, 0, 1, 1, 2)) if self._ways else 0):
                 yield self._outbound(target)
 
     # Who is let in
