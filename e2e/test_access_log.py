@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 
 from e2e import http1
-from e2e.conftest import Field, kind, pod
+from e2e.conftest import Field
 from e2e.http1 import Recorder, get
 from e2e.pods import Pod, Stream, eventually
-from e2e.routes.rig import ask, manifests
-from e2e.test_reasons import saying
+from e2e.routes.rig import ask
+from e2e.test_reasons import added, saying
 
 AGENT = 'user-agent: a "quoted" one\r\n'
 
@@ -25,51 +25,41 @@ async def lines(of: Pod, marked: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["apache", "json"])
 async def test_answered_refused_malformed_and_given_up_each_have_one_line(field: Field, form: str) -> None:
-    name, client = f"logged-{form}", field["client-ours"]
-    annotations = kind("ours") | {"config.linkerd.io/access-log": form}
-    async with manifests(field, name, pod(name, annotations)):
+    client = field["client-ours"]
+    async with added(field, "logged", {"config.linkerd.io/access-log": form}) as of:
+        name = of.name
+        async with of.serving(Recorder()) as served:
+            for path in ("/a", "/b"):
+                assert (await ask(client, name, get(path, more=AGENT), port=served.port)).status == 200
+        assert (await ask(client, name, get("/away"), port=of.next_port())).status == 504
+        async with of.serving(saying(b"", pause=True)) as served:
+            async with await field["plain-client"].connect(name, served.port) as stream:
+                stream.write(get("/left"))
+                await eventually(partial(arrived, served), "the request is there")
+                reset(stream)
 
-        async def there() -> bool:
-            return any(each.name == name and each.ready for each in await field.mesh.api.pods())
+                async def noticed() -> bool:
+                    return bool(await lines(of, "/left"))
 
-        await eventually(there, f"{name} is ready", within_s=60)
-        found = await field.mesh.api.pod(name)
-        of = Pod(field.mesh, name, found.addresses[0], "")
-        try:
-            async with of.serving(Recorder()) as served:
-                for path in ("/a", "/b"):
-                    assert (await ask(client, name, get(path, more=AGENT), port=served.port)).status == 200
-            assert (await ask(client, name, get("/away"), port=of.next_port())).status == 504
-            async with of.serving(saying(b"", pause=True)) as served:
-                async with await field["plain-client"].connect(name, served.port) as stream:
-                    stream.write(get("/left"))
-                    await eventually(partial(arrived, served), "the request is there")
-                    reset(stream)
+                await eventually(noticed, "the proxy has noticed")
+        async with await field["plain-client"].connect(name, of.next_port()) as stream:
+            await malformed(stream)
 
-                    async def noticed() -> bool:
-                        return bool(await lines(of, "/left"))
+        async def written() -> bool:
+            marks = ("/a ", "/b ", "/away ", "/left ", " 400 ") if form == "apache" else MARKS
+            return all([len(await lines(of, mark)) == 1 for mark in marks])
 
-                    await eventually(noticed, "the proxy has noticed")
-            async with await field["plain-client"].connect(name, of.next_port()) as stream:
-                await malformed(stream)
-
-            async def written() -> bool:
-                marks = ("/a ", "/b ", "/away ", "/left ", " 400 ") if form == "apache" else MARKS
-                return all([len(await lines(of, mark)) == 1 for mark in marks])
-
-            await eventually(written, "every line is written")
-            if form == "apache":
-                line = (await lines(of, "/a "))[0]
-                assert f" {client.name}.default.serviceaccount.identity.linkerd.cluster.local - [" in line
-                assert line.endswith(('/1.1" 200 5', '/2.0" 200 5'))
-                assert (await lines(of, "/left "))[0].endswith(" 000 0")
-            else:
-                entry = json.loads((await lines(of, '/a"'))[0])
-                assert (entry["status"], entry["response_bytes"]) == (200, "5")
-                assert entry["user_agent"] == 'a "quoted" one'
-                assert 0 < int(entry["processing_ns"]) < int(entry["total_ns"])
-        finally:
-            of.close()
+        await eventually(written, "every line is written")
+        if form == "apache":
+            line = (await lines(of, "/a "))[0]
+            assert f" {client.name}.default.serviceaccount.identity.linkerd.cluster.local - [" in line
+            assert line.endswith(('/1.1" 200 5', '/2.0" 200 5'))
+            assert (await lines(of, "/left "))[0].endswith(" 000 0")
+        else:
+            entry = json.loads((await lines(of, '/a"'))[0])
+            assert (entry["status"], entry["response_bytes"]) == (200, "5")
+            assert entry["user_agent"] == 'a "quoted" one'
+            assert 0 < int(entry["processing_ns"]) < int(entry["total_ns"])
 
 
 MARKS = ('/a"', '/b"', '/away"', '/left"', '"status":400')

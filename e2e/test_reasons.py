@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -21,7 +22,6 @@ from e2e.routes.rig import ask, manifests, service, until
 from e2e.routes.test_egress import NETWORK, change_network, outside
 from e2e.routes.test_egress import ask as egress
 
-SMALL = '[{"name": "LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", "value": "1"}, {"name": "LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY", "value": "1"}]'
 ROUTE = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -128,11 +128,10 @@ def saying(words: bytes, *, pause: bool = False) -> Handler:
 
 
 @contextlib.asynccontextmanager
-async def small(field: Field) -> AsyncIterator[Pod]:
-    """Have a pod whose proxy carries one request and lets one wait."""
-    name = fresh("small")
-    annotations = kind("ours") | {"config.linkerd.io/proxy-additional-env": SMALL.replace('"', '\\"')}
-    async with manifests(field, name, pod(name, annotations)):
+async def added(field: Field, what: str, annotations: dict[str, str]) -> AsyncIterator[Pod]:
+    """Have one more pod while the block runs, with a proxy that is told something else than the others."""
+    name = fresh(what)
+    async with manifests(field, name, pod(name, kind("ours") | annotations)):
 
         async def there() -> bool:
             return any(each.name == name and each.ready for each in await field.mesh.api.pods())
@@ -145,6 +144,20 @@ async def small(field: Field) -> AsyncIterator[Pod]:
             yield made
         finally:
             made.close()
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the annotation that gives a proxy variables."""
+    listed = json.dumps([{"name": name, "value": value} for name, value in variables.items()])
+    return {"config.linkerd.io/proxy-additional-env": listed.replace('"', '\\"')}
+
+
+def small(field: Field) -> contextlib.AbstractAsyncContextManager[Pod]:
+    """Have a pod whose proxy carries one request and lets one wait."""
+    variables = environment(
+        LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT="1", LINKERD2_PROXY_OUTBOUND_HTTP_QUEUE_CAPACITY="1"
+    )
+    return added(field, "small", variables)
 
 
 def route(name: str, backend: str, *, path: str = "/", more: str = "", **annotations: str) -> str:

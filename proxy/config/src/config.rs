@@ -13,9 +13,8 @@ use crate::{
 
 /// Settings that change what the stock proxy does and that this one does not know. They are
 /// named in the log so that nobody waits for an effect.
-const NOT_SUPPORTED: [&str; 4] = [
+const NOT_SUPPORTED: [&str; 3] = [
     "INBOUND_GATEWAY_SUFFIXES",
-    "INBOUND_METRICS_AUTHORITY_LABELS",
     "INBOUND_PORTS_REQUIRE_IDENTITY",
     "INBOUND_PORTS_REQUIRE_TLS",
 ];

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 use tulle_core::{Direction, Reason, Refusal};
 use tulle_http::{
@@ -23,13 +23,16 @@ use tulle_trace::Span;
 use crate::{
     Shard,
     accept::Peer,
-    observe::{Admitted, Following},
+    observe::{Admitted, Authority, Following},
     port::Port,
     watched,
 };
 
 /// The name that a client has proved, for the application.
 const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
+
+/// The logical name that the client's proxy has routed by.
+const DST_CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 
 /// Serves the requests of one connection.
 pub(crate) struct HttpService {
@@ -133,12 +136,26 @@ impl HttpService {
         }
     }
 
-    fn admitted(&self, grant: &Arc<Grant>) -> Rc<Admitted> {
+    /// What a request is for, where somebody has asked for it as a label.
+    fn authority(&self, request: &Request) -> Authority {
+        if !self.shard.config.inbound.authority_labels {
+            return None;
+        }
+        let canonical = request.headers().get(DST_CANONICAL);
+        let named = canonical.and_then(|value| value.to_str().ok());
+        named
+            .or_else(|| request.uri().authority().map(http::uri::Authority::as_str))
+            .or_else(|| request.headers().get(header::HOST)?.to_str().ok())
+            .map(Into::into)
+    }
+
+    fn admitted(&self, grant: &Arc<Grant>, authority: Authority) -> Rc<Admitted> {
         let mut last = self.last.borrow_mut();
         match &*last {
-            Some(admitted) if admitted.is_for(grant) => admitted.clone(),
+            Some(admitted) if admitted.is_for(grant, &authority) => admitted.clone(),
             _ => {
-                let admitted = self.port.admitted(&self.shard, &self.peer.tls, grant);
+                let (shard, tls) = (&self.shard, &self.peer.tls);
+                let admitted = self.port.admitted(shard, tls, grant, authority);
                 last.insert(admitted).clone()
             }
         }
@@ -193,7 +210,7 @@ impl HttpService {
             Err(answer) => return watched::observe(tapped, self.answer(&answer, words)),
         };
         let grpc = words.is_grpc();
-        let admitted = self.admitted(permit.grant());
+        let admitted = self.admitted(permit.grant(), self.authority(&request));
         admitted.begin(grpc);
         let (request, upload) = admitted.watch(request, grpc);
         let response = match self.forward(permit, request, interim, span).await {

@@ -36,10 +36,14 @@ const GRPC: StatusFamily = StatusFamily {
     error_label: false,
 };
 
+/// What a request is for, in its client's words; absent unless it is to be a label.
+pub(crate) type Authority = Option<Box<str>>;
+
 /// The handles for the requests of one kind of client that one grant let in.
 pub(crate) struct Admitted {
     /// Held so that its address stays the key of these handles.
     grant: Arc<Grant>,
+    authority: Authority,
     requests: RequestMetrics,
     registry: Registry,
     /// Of the families by route.
@@ -89,7 +93,13 @@ impl Family {
 }
 
 impl Admitted {
-    pub(crate) fn new(shard: &Shard, port: &Port, tls: &ClientTls, grant: &Arc<Grant>) -> Self {
+    fn new(
+        shard: &Shard,
+        port: &Port,
+        tls: &ClientTls,
+        grant: &Arc<Grant>,
+        authority: Authority,
+    ) -> Self {
         let number = port.target.port().to_string();
         let route = grant.route.as_deref().cloned().unwrap_or_default();
         let labels = target_labels(&shard.labels, port.target);
@@ -97,16 +107,21 @@ impl Admitted {
         let labels = meta_labels(&labels, "route", &route);
         let labels = meta_labels(&labels, "authz", &grant.authz);
         let labels = client_tls_labels(&labels, tls);
+        let requests = match &authority {
+            Some(authority) => labels.with("authority", authority),
+            None => labels.clone(),
+        };
         let family = meta_labels(&Labels::none(), "parent", &grant.server);
         let family = meta_labels(&family.with("parent_port", &number), "route", &route);
         Self {
             grant: grant.clone(),
+            authority,
             allowed: shard.registry.counter(
                 "inbound_http_authz_allow",
                 "Requests let in.",
                 &labels,
             ),
-            requests: RequestMetrics::new(&shard.registry, labels),
+            requests: RequestMetrics::new(&shard.registry, requests),
             registry: shard.registry.clone(),
             labels: family,
             http: OnceCell::new(),
@@ -114,8 +129,8 @@ impl Admitted {
         }
     }
 
-    pub(crate) fn is_for(&self, grant: &Arc<Grant>) -> bool {
-        Arc::ptr_eq(&self.grant, grant)
+    pub(crate) fn is_for(&self, grant: &Arc<Grant>, authority: &Authority) -> bool {
+        Arc::ptr_eq(&self.grant, grant) && self.authority == *authority
     }
 
     /// What let them in, of which kind their server is.
@@ -193,18 +208,19 @@ impl AdmittedCache {
         port: &Port,
         tls: &ClientTls,
         grant: &Arc<Grant>,
+        authority: Authority,
     ) -> Rc<Admitted> {
         let mut cache = self.0.borrow_mut();
         let known = cache
             .iter()
-            .find(|(known, admitted)| admitted.is_for(grant) && known == tls);
+            .find(|(known, admitted)| admitted.is_for(grant, &authority) && known == tls);
         if let Some((_, admitted)) = known {
             return admitted.clone();
         }
         if cache.len() >= MAX_ADMITTED {
             cache.clear();
         }
-        let admitted = Rc::new(Admitted::new(shard, port, tls, grant));
+        let admitted = Rc::new(Admitted::new(shard, port, tls, grant, authority));
         cache.push((tls.clone(), admitted.clone()));
         admitted
     }

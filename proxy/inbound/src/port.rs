@@ -17,7 +17,7 @@ use crate::{
     application::{Application, Patience},
     detection::{Detection, Found},
     live::Live,
-    observe::{Admitted, AdmittedCache, meta_labels},
+    observe::{Admitted, AdmittedCache, Authority, meta_labels},
 };
 
 /// How long a connection to a port that was not named at start waits for its policy. The
@@ -117,8 +117,9 @@ impl Port {
         shard: &Shard,
         tls: &ClientTls,
         grant: &Arc<Grant>,
+        authority: Authority,
     ) -> Rc<Admitted> {
-        self.admitted.get(shard, self, tls, grant)
+        self.admitted.get(shard, self, tls, grant, authority)
     }
 
     /// Count what detection has found.
