@@ -123,12 +123,11 @@ impl Destination {
 
     fn state(&self) -> Option<OutboundState> {
         let policy = match (&self.policy, &self.profile) {
-            (Answer::Pending, _) => return None,
             // Who answers for profiles may be asked for ever about a name that does not exist.
             (Answer::Nothing | Answer::Refused(_), Answer::Pending) if self.is_name() => {
                 return Some(self.nowhere());
             }
-            (_, Answer::Pending) => return None,
+            (Answer::Pending, _) | (_, Answer::Pending) => return None,
             (Answer::Known(policy), Answer::Known(profile)) if self.profile_rules() => {
                 let policy = ClientPolicy::clone(policy);
                 Arc::new(policy.with_profile(profile, self.subject.port()))
