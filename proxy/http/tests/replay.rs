@@ -148,6 +148,28 @@ fn a_reader_that_was_superseded_reads_nothing_any_more() {
 }
 
 #[test]
+fn a_snapshot_is_a_copy_of_its_own_of_what_has_come_in_whole() {
+    run(async {
+        let (feed, body) = channel();
+        let (mut body, replay) = Replay::new(body, 64);
+        feed.send(data("one")).unwrap();
+        assert!(next(&mut body).await.unwrap().is_ok());
+        assert!(replay.snapshot().is_none(), "more may come");
+        feed.send(Ok(Frame::trailers(trailers()))).unwrap();
+        assert!(next(&mut body).await.unwrap().is_ok());
+
+        let copies = [replay.snapshot().unwrap(), replay.snapshot().unwrap()];
+        replay.release();
+        drop((body, replay));
+
+        for copy in copies {
+            let whole = collect(copy).await.unwrap();
+            assert_eq!(whole, (Bytes::from("one"), Some(trailers())));
+        }
+    });
+}
+
+#[test]
 fn a_client_that_sends_single_bytes_costs_no_more_than_they_do() {
     run(async {
         let (feed, body) = channel();

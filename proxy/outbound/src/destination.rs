@@ -59,7 +59,7 @@ pub(crate) struct Compiled {
     /// By the route's place, of connections that are not HTTP.
     connections: RefCell<Vec<(ConnectionsKey, Rc<RouteConnections>)>>,
     /// By the places of route and backend.
-    metrics: RefCell<Vec<((MetricsKey, Host), Rc<RouteMetrics>)>>,
+    metrics: RefCell<Vec<(MetricsKey, Rc<RouteMetrics>)>>,
     /// By the place of the route of a service profile.
     profiled: RefCell<Vec<(*const ProfileRoute, Rc<Profiled>)>>,
     /// What a service profile lets its routes try again.
@@ -86,7 +86,7 @@ type Host = Option<Box<str>>;
 /// Hosts before the handles are made anew.
 const MAX_HOSTS: usize = 1024;
 
-type MetricsKey = (*const Meta, *const Backend, bool);
+type MetricsKey = ((*const Meta, *const Backend, bool), Host);
 
 /// The handles of one route to one backend.
 pub(crate) struct RouteMetrics {

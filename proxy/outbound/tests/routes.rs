@@ -219,6 +219,58 @@ async fn a_response_that_stops_is_cut_off_and_counted() {
 }
 
 #[tokio::test]
+async fn a_tunnel_outlives_the_time_for_a_response() {
+    local(async {
+        let echo = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = echo.local_addr().expect("bound");
+        spawn_local(async move {
+            let (mut io, _) = echo.accept().await.expect("a connection");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(io.read_u8().await.expect("a head"));
+            }
+            let answer = b"HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+            io.write_all(answer).await.expect("sent");
+            let (mut from, mut to) = io.split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        });
+        let short = policy(|rule| {
+            retry(rule);
+            rule.timeouts = Some(Timeouts {
+                request: Some(prost_types::Duration {
+                    seconds: 0,
+                    nanos: 200_000_000,
+                }),
+                ..Timeouts::default()
+            });
+        });
+        let proxy = under(short, &[addr]);
+        let mut client = proxy.connect("10.0.0.1:80").await;
+        let begun = tokio::time::Instant::now();
+
+        let request =
+            b"GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        client.0.write_all(request).await.expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.0.read_u8().await.expect("a head"));
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "));
+        let mut piece = [0; 4];
+        while begun.elapsed() < Duration::from_millis(300) {
+            client.0.write_all(b"ping").await.expect("sent");
+            let read = client.0.read_exact(&mut piece);
+            timeout(SOON, read)
+                .await
+                .expect("in time")
+                .expect("an echo");
+        }
+        assert_eq!(&piece, b"ping");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_rewritten_request_goes_on_under_another_host_and_path() {
     local(async {
         let (addr, _) = server(&[200]).await;
@@ -275,12 +327,12 @@ async fn a_mirror_gets_a_copy_and_its_answer_goes_nowhere() {
 
         assert_eq!(get(&mut client, "/a", &["host: web"]).await.0, 200);
 
-        let copied = async {
+        let arrives = async {
             while seen.borrow().is_empty() {
                 yield_now().await;
             }
         };
-        timeout(SOON, copied).await.expect("a copy");
+        timeout(SOON, arrives).await.expect("a copy");
         assert!(seen.borrow()[0].starts_with("GET /a HTTP/1.1\r\n"));
     })
     .await;

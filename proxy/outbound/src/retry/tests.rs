@@ -556,6 +556,55 @@ async fn one_try_may_not_take_longer_than_the_backend_is_given() {
     assert_eq!(begun.elapsed(), Duration::from_millis(2025));
 }
 
+/// A gRPC response with these pieces, and this status behind them.
+fn grpc(pieces: &[&'static str], status: &'static str) -> Response {
+    let sent = Sent {
+        trailers: Some(HeaderMap::from_iter([(
+            http::HeaderName::from_static(GRPC_STATUS),
+            HeaderValue::from_static(status),
+        )])),
+        ..Sent::of(pieces)
+    };
+    let mut response = Response::new(sent.request().into_body());
+    let value = HeaderValue::from_static("application/grpc+proto");
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn a_grpc_status_is_a_reason_in_the_head_and_behind_one_message() {
+    let unavailable = Retry {
+        statuses: Box::default(),
+        grpc_codes: Box::new([14]),
+        ..retry(1)
+    };
+    let is_bad = async |mut response: Response, peeks| {
+        let judged = judge(Some(&unavailable), &mut response, peeks).await;
+        let mut received = Received::default();
+        read(response.body_mut(), &mut received, usize::MAX).await;
+        (matches!(judged, Judged::Bad(_)), received.data)
+    };
+
+    assert_eq!(
+        is_bad(grpc(&["x"], "14"), true).await,
+        (true, b"x".to_vec())
+    );
+    assert_eq!(
+        is_bad(grpc(&["x"], "0"), true).await,
+        (false, b"x".to_vec())
+    );
+    assert_eq!(
+        is_bad(grpc(&["x", "y"], "14"), true).await,
+        (false, b"xy".to_vec())
+    );
+    // A client that is still sending may wait for the head.
+    assert_eq!(is_bad(grpc(&[], "14"), false).await, (false, Vec::new()));
+    let mut at_once = grpc(&[], "0");
+    let status = HeaderValue::from_static("14");
+    at_once.headers_mut().insert(GRPC_STATUS, status);
+    assert!(is_bad(at_once, false).await.0);
+}
+
 const CASES: usize = 100_000;
 
 fn random_case(random: &mut SmallRng) -> (Sent, Plan<'static>, Script) {
