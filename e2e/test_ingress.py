@@ -39,7 +39,7 @@ async def ask(gate: Pod, address: str, host: str, override: str = "") -> http1.M
 
 async def test_an_ingress_says_by_header_or_host_which_service_a_request_is_for(live_mesh: LiveMesh) -> None:
     state = await live_mesh.up(MANIFESTS)
-    pods = {pod.name: Pod(live_mesh, pod.name, *pod.addresses) for pod in state.pods}
+    pods = {pod.name: Pod(live_mesh, pod.name, pod.addresses[0], "") for pod in state.pods}
     two = "two.default.svc.cluster.local"
     to_one = partial(ask, pods["gate"], pods["one"].address)
     async with answering(pods["one"], port=PORT), answering(pods["two"], port=PORT) as (_, recorder):

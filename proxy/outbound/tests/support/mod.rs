@@ -105,11 +105,14 @@ pub struct Client(pub TcpStream);
 impl Client {
     /// Send a request without a body; return status and body of the response.
     pub async fn get(&mut self, path: &str, headers: &[&str]) -> (u16, String) {
-        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        let request = format!("GET {path} HTTP/1.1\r\n{lines}\r\n");
+        let start = format!("GET {path} HTTP/1.1");
+        let request = [&[start.as_str()], headers, &["", ""]]
+            .concat()
+            .join("\r\n");
         self.0.write_all(request.as_bytes()).await.expect("sent");
         let head = read_head(&mut self.0).await.expect("a response");
-        let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let length =
+            field(&head, "content-length").map_or(0, |length| length.parse().expect("a length"));
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).await.expect("a body");
         let status = head[9..12].parse().expect("a status");
