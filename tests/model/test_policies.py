@@ -113,7 +113,7 @@ def test_routes_of_one_name_and_several_kinds_live_beside_each_other() -> None:
     assert world.route(POLICY_GROUP, "HTTPRoute", ObjectName("shop", "a")) == routes[1]
 
 
-def test_look_ups_answer_in_order_of_age_and_what_has_none_comes_first() -> None:
+def test_look_ups_answer_in_order_of_age_and_what_has_none_comes_last() -> None:
     def of(name: str, created: str | None) -> Policy:
         return replace(server(name), meta=Metadata(name, "shop", {}, {}, created))
 
@@ -122,9 +122,9 @@ def test_look_ups_answer_in_order_of_age_and_what_has_none_comes_first() -> None
 
     world = world_of(new, second, old, first)
 
-    assert world.servers("shop") == (first, second, old, new)
+    assert world.servers("shop") == (old, new, first, second)
     world.apply([Removed(key_of(first))])
-    assert world.servers("shop") == (second, old, new)
+    assert world.servers("shop") == (old, new, second)
     assert world.servers("bank") == ()
 
 

@@ -1,8 +1,8 @@
 """The objects that say who may talk to whom and which way, kept so that every question is a look-up.
 
 Pure state, the part of the `World` that is about policy. An object stands on a shelf for its kind, in every group
-that somebody asks for (its namespace, or each parent of a route). What a look-up returns is in order of age: objects
-without a timestamp (those of a folder) first, then the oldest, then by namespace and name.
+that somebody asks for (its namespace, or each parent of a route). What a look-up returns is in order of age: the oldest
+first, after all others those without a timestamp (those of a folder), then by namespace and name.
 """
 
 from collections import defaultdict
@@ -94,7 +94,7 @@ Item = TypeVar("Item", bound=_Aged)
 def age(item: _Aged) -> tuple[bool, str, str, str]:
     """Return what objects are ordered by."""
     meta = item.meta
-    return meta.created is not None, meta.created or "", meta.namespace, meta.name
+    return meta.created is None, meta.created or "", meta.namespace, meta.name
 
 
 class Shelf(Generic[Item]):
