@@ -681,7 +681,7 @@ def test_the_oldest_route_goes_first_then_by_name() -> None:
     new = web(rule(), meta=meta("a", created="2026-02-01T00:00:00Z"))
     folder = web(rule(), name="m")
 
-    assert names_seen(new, old, folder) == ["shop/m", "shop/z", "shop/a"]
+    assert names_seen(new, old, folder) == ["shop/z", "shop/a", "shop/m"]
 
 
 def test_a_parent_without_a_port_is_every_port_of_the_service() -> None:
