@@ -381,6 +381,7 @@ fn a_client_that_does_not_finish_its_head_is_told_and_left() {
         server.client.say("GET / HTTP/1.1\r\nho").await;
 
         let heard = server.client.hear_all().await;
+        assert_eq!(started.elapsed().as_secs(), 10);
         assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
         assert!(heard.contains("\r\ntulle-reason: head_timeout\r\n"));
         assert!(matches!(
