@@ -1,9 +1,10 @@
 //! The proxy's composition root: builds everything in starting order and decides nothing.
 //!
 //! Threads: one for the control plane's client, the certificate, the admin server and
-//! signals; one per shard for the data path. A shard owns its connections from accept to
-//! close. With several shards the first one accepts and hands the sockets round in turn, so
-//! that each carries the same share whatever the kernel's hash would have done.
+//! signals; one per shard for the data path; one that writes the access log, where there is
+//! one. A shard owns its connections from accept to close. With several shards the first one
+//! accepts and hands the sockets round in turn, so that each carries the same share whatever
+//! the kernel's hash would have done.
 
 mod accept;
 mod control;
