@@ -16,6 +16,8 @@ from tulle.destination.index import (
 )
 from tulle.model.authority import AddressAuthority, ServiceAuthority
 from tulle.model.endpoint import Endpoint, Slice, SlicePort
+from tulle.model.external import ExternalWorkload, WorkloadPort
+from tulle.model.objects import Metadata, Position
 from tulle.model.pod import Owner, TrustDomain
 from tulle.model.ports import PortSet
 from tulle.model.service import ObjectName, Service, ServicePort
@@ -51,6 +53,26 @@ def test_a_meshed_pod_is_reached_by_its_identity_through_its_inbound_port() -> N
     pod = web_pod()
 
     assert peers(WEB_SERVICE, pod, web_slice(pod)) == [MESHED]
+
+
+@pytest.mark.parametrize(("terminating", "expected"), [(False, MESHED.identity), (True, "vm.elsewhere")])
+def test_an_external_workload_takes_no_living_pod_s_address(terminating: bool, expected: str) -> None:
+    pod = web_pod(terminating=terminating)
+    claimed = ExternalWorkload(
+        Metadata("claim", "elsewhere", {}, {}),
+        "vm.elsewhere",
+        "vm.elsewhere",
+        (WorkloadPort(8080),),
+        (pod.addresses[0],),
+        True,
+        {},
+        Position("claim.yaml", 1),
+    )
+
+    found = profile(pod.addresses[0], 8080, pod, claimed)
+
+    assert isinstance(found, EndpointProfile)
+    assert found.peer.identity == expected
 
 
 def test_a_pod_without_a_proxy_has_neither_identity_nor_hints() -> None:

@@ -179,11 +179,12 @@ class DestinationIndex:
             return EmptyProfile(), topics
         if services:
             return self._service_profile(services[0], authority.port, namespace), topics
+        pod = self._world.pod_at(authority.address)
         external = self._world.external_workload_at(authority.address)
-        if external is not None:
+        # A pod's address is a fact, an external workload's is what somebody wrote, in any namespace.
+        if external is not None and (pod is None or pod.terminating):
             peer = self._external_peer(authority.address, authority.port, external, Client())
             return EndpointProfile(peer), topics
-        pod = self._world.pod_at(authority.address)
         if pod is None:
             return EndpointProfile(Peer(authority.address, authority.port)), topics
         endpoint = Endpoint(authority.address, pod=pod.name, node=pod.node, zone=pod.zone)
