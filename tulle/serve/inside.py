@@ -25,6 +25,7 @@ from tulle.local.api import Api
 from tulle.local.control import DESTINATION_PORT, IDENTITY_PORT, NAME, NAMESPACE, POLICY_PORT, ControlPod
 from tulle.local.desired import Folder
 from tulle.local.doors import Doors
+from tulle.local.edits import being_written
 from tulle.local.ground import Ground
 from tulle.local.handover import send
 from tulle.local.helpers import Helper, Launch
@@ -45,6 +46,7 @@ NAMES_PORT = 53
 # Upstream's default: the private networks.
 CLUSTER_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 FOLDER_BACK_S = 1.0
+FILE_WRITTEN_S = 0.05
 
 
 class _HttpServer(uvicorn.Server):
@@ -213,6 +215,8 @@ class Supervisor:
         while True:
             try:
                 async for _ in watchfiles.awatch(*folders, recursive=False, debounce=100, step=20):
+                    while being_written(self._settings.paths, time.time()):  # noqa: ASYNC110 (a file is no event)
+                        await asyncio.sleep(FILE_WRITTEN_S)
                     # Whoever asks for it by `_apply` is told instead.
                     for problem in await self._apply():
                         self._log.warning("manifest not taken over", problem=str(problem))
