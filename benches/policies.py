@@ -89,4 +89,5 @@ def _object(
     version: str, kind: str, name: str, spec: Json, *, annotations: dict[str, str] | None = None
 ) -> Json:
     metadata = {"name": name, "namespace": "bench", "annotations": annotations or {}}
-    return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+    source = {"file": __file__, "line": 1}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec, "source": source}

@@ -46,6 +46,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Buffer {
     lines: String,
+    /// The second of the last line, and how it is written.
+    second: (u64, String),
     /// Not written because there was no room.
     lost: u64,
     writer: Option<Thread>,
@@ -120,10 +122,10 @@ impl AccessLog {
             return;
         }
         let first = buffer.lines.is_empty();
-        let lines = &mut buffer.lines;
+        let Buffer { lines, second, .. } = &mut *buffer;
         match self.0.format {
-            AccessFormat::Apache => entry.apache(lines),
-            AccessFormat::Json => entry.json(lines),
+            AccessFormat::Apache => entry.apache(lines, second),
+            AccessFormat::Json => entry.json(lines, second),
         }
         lines.push('\n');
         if first && let Some(writer) = &buffer.writer {
@@ -190,50 +192,57 @@ impl Entry {
         response.map(|body: Body| body.observed(Rc::new(following)))
     }
 
-    fn apache(&self, out: &mut String) {
-        let _ = write!(out, "{} ", self.client);
+    fn apache(&self, out: &mut String, second: &mut (u64, String)) {
+        address(out, self.client);
+        out.push(' ');
         out.push_str(self.id.as_ref().map_or("-", Id::as_str));
         out.push_str(" - [");
-        timestamp(out, self.came);
-        let _ = write!(out, "] \"{} ", self.method);
-        quoted(out, &self.uri.to_string());
-        let _ = write!(out, " {:?}\" {:03}", self.version, self.status);
-        let _ = write!(out, " {}", self.response_bytes);
+        timestamp(out, self.came, second);
+        out.push_str("] \"");
+        out.push_str(self.method.as_str());
+        out.push(' ');
+        target(out, &self.uri);
+        out.push(' ');
+        out.push_str(version(self.version));
+        out.push_str("\" ");
+        digits(out, self.status.into(), 3);
+        out.push(' ');
+        number(out, self.response_bytes);
     }
 
-    fn json(&self, out: &mut String) {
-        let text = |value: &Option<HeaderValue>| {
-            let bytes = value.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
-            String::from_utf8_lossy(bytes).into_owned()
-        };
-        let host = match &self.host {
-            None => self.uri.authority().map_or("", |host| host.as_str()).into(),
-            host => text(host),
-        };
-        let _ = write!(out, "{{\"client.addr\":\"{}\"", self.client);
-        field(out, "client.id", self.id.as_ref().map_or("-", Id::as_str));
-        field(out, "host", &host);
-        field(out, "method", self.method.as_str());
-        field(
-            out,
-            "processing_ns",
-            &self.processing.as_nanos().to_string(),
-        );
-        field(out, "request_bytes", &text(&self.request_bytes));
-        field(out, "response_bytes", &self.response_bytes.to_string());
-        let _ = write!(out, ",\"status\":{},\"timestamp\":\"", self.status);
-        timestamp(out, self.came);
-        out.push('"');
-        field(
-            out,
-            "total_ns",
-            &self.started.elapsed().as_nanos().to_string(),
-        );
-        field(out, "trace_id", &text(&self.trace));
-        field(out, "uri", &self.uri.to_string());
-        field(out, "user_agent", &text(&self.user_agent));
-        field(out, "version", &format!("{:?}", self.version));
-        out.push('}');
+    fn json(&self, out: &mut String, second: &mut (u64, String)) {
+        out.push_str("{\"client.addr\":\"");
+        address(out, self.client);
+        out.push_str("\",\"client.id\":\"");
+        quoted(out, self.id.as_ref().map_or("-", Id::as_str));
+        out.push_str("\",\"host\":\"");
+        match (&self.host, self.uri.authority()) {
+            (None, Some(authority)) => quoted(out, authority.as_str()),
+            (host, _) => written(out, host.as_ref()),
+        }
+        out.push_str("\",\"method\":\"");
+        quoted(out, self.method.as_str());
+        out.push_str("\",\"processing_ns\":\"");
+        number(out, nanoseconds(self.processing));
+        out.push_str("\",\"request_bytes\":\"");
+        written(out, self.request_bytes.as_ref());
+        out.push_str("\",\"response_bytes\":\"");
+        number(out, self.response_bytes);
+        out.push_str("\",\"status\":");
+        number(out, self.status.into());
+        out.push_str(",\"timestamp\":\"");
+        timestamp(out, self.came, second);
+        out.push_str("\",\"total_ns\":\"");
+        number(out, nanoseconds(self.started.elapsed()));
+        out.push_str("\",\"trace_id\":\"");
+        written(out, self.trace.as_ref());
+        out.push_str("\",\"uri\":\"");
+        target(out, &self.uri);
+        out.push_str("\",\"user_agent\":\"");
+        written(out, self.user_agent.as_ref());
+        out.push_str("\",\"version\":\"");
+        out.push_str(version(self.version));
+        out.push_str("\"}");
     }
 }
 
@@ -270,14 +279,57 @@ fn trace(headers: &HeaderMap) -> Option<HeaderValue> {
     })
 }
 
-fn field(out: &mut String, name: &str, value: &str) {
-    let _ = write!(out, ",\"{name}\":\"");
-    quoted(out, value);
-    out.push('"');
+// A line is written for each request, so what is simple does not go through `fmt`.
+
+fn address(out: &mut String, address: SocketAddr) {
+    let SocketAddr::V4(v4) = address else {
+        let _ = write!(out, "{address}");
+        return;
+    };
+    let [first, rest @ ..] = v4.ip().octets();
+    number(out, first.into());
+    for octet in rest {
+        out.push('.');
+        number(out, octet.into());
+    }
+    out.push(':');
+    number(out, v4.port().into());
+}
+
+fn target(out: &mut String, uri: &Uri) {
+    match uri.path_and_query() {
+        Some(path) if uri.scheme().is_none() && uri.authority().is_none() => {
+            quoted(out, path.as_str());
+        }
+        _ => quoted(out, &uri.to_string()),
+    }
+}
+
+const fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn written(out: &mut String, value: Option<&HeaderValue>) {
+    match value.map(|value| value.to_str().map_err(|_| value)) {
+        None => {}
+        Some(Ok(text)) => quoted(out, text),
+        Some(Err(value)) => quoted(out, &String::from_utf8_lossy(value.as_bytes())),
+    }
 }
 
 /// What a peer has written must not end the quotes, nor the line.
 fn quoted(out: &mut String, text: &str) {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    // Without an early end the processor looks at many bytes at once.
+    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        return out.push_str(text);
+    }
     for character in text.chars() {
         match character {
             '"' => out.push_str("\\\""),
@@ -290,17 +342,38 @@ fn quoted(out: &mut String, text: &str) {
     }
 }
 
-/// RFC 3339 in UTC, with nanoseconds.
-fn timestamp(out: &mut String, time: SystemTime) {
+fn number(out: &mut String, number: u64) {
+    out.push_str(itoa::Buffer::new().format(number));
+}
+
+/// The number with zeros before it, up to so many digits.
+fn digits(out: &mut String, value: u64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(value);
+    out.push_str(&"000000000"[..width.saturating_sub(text.len())]);
+    out.push_str(text);
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// RFC 3339 in UTC, with nanoseconds; `second` is the last one that was written.
+fn timestamp(out: &mut String, time: SystemTime, second: &mut (u64, String)) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    if second.0 != since.as_secs() || second.1.is_empty() {
+        *second = (since.as_secs(), moment(since.as_secs()));
+    }
+    out.push_str(&second.1);
+    digits(out, since.subsec_nanos().into(), 9);
+    out.push('Z');
+}
+
+fn moment(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let nanos = since.subsec_nanos();
-    let _ = write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z"
-    );
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.")
 }
 
 /// The Gregorian date of a day since 1970-01-01. Years are counted from March, so that the
