@@ -83,6 +83,19 @@ spec:
     backendRefs: [{name: many, port: 8080}]
   - backendRefs: [{name: cart, port: 80, weight: 9}, {name: many, port: 8080, weight: 1}]
 """
+GROUPS = ("gateway.networking.k8s.io/v1", "policy.linkerd.io/v1beta2")
+BOTH_GROUPS = "".join(
+    f"""
+---
+apiVersion: {group}
+kind: HTTPRoute
+metadata: {{name: same, namespace: shop}}
+spec:
+  parentRefs: [{{group: policy.linkerd.io, kind: Server, name: cart}}]
+  rules: [{{matches: [{{path: {{value: {path}}}}}]}}]
+"""
+    for group, path in zip(GROUPS, ("/a", "/b"), strict=True)
+)
 PROFILE = """
 ---
 apiVersion: linkerd.io/v1alpha2
@@ -256,6 +269,22 @@ def test_an_egress_network_has_a_say_about_addresses_outside() -> None:
     assert why(ground(EGRESS), "web", "good.example.com", address="203.0.113.9").allowed
 
 
+def test_routes_of_two_groups_with_one_name_are_told_apart() -> None:
+    of = ground(SERVER, FOR_WEB, BOTH_GROUPS)
+
+    written = [
+        step.object.source
+        for inbound in why(of, "web", "cart", path="/a").branches[0].inbound
+        for step in inbound.steps
+        if step.object and step.object.kind == "HTTPRoute"
+    ]
+
+    lines = [
+        "".join((SERVER, FOR_WEB, BOTH_GROUPS)).splitlines().index(f"apiVersion: {of}") + 1 for of in GROUPS
+    ]
+    assert written == [f"policy.yaml:{line}" for line in lines]
+
+
 def test_a_skipped_port_passes_by_the_proxy() -> None:
     skipping = SHOP.replace("enabled}", 'enabled, config.linkerd.io/skip-outbound-ports: "80"}', 1)
     of = compiled(decode([("accounts.yaml", ACCOUNTS), ("shop.yaml", skipping)]).accepted())
@@ -276,6 +305,21 @@ def test_a_client_has_several_names(name: str) -> None:
     [
         ("nobody", "cart", 'no workload is called "nobody"; there are: cart, plain, web'),
         ("web", "card", 'no service is called "card" in namespace shop; there are: cart, many, nobody, set'),
+        (
+            "web",
+            "card.shop",
+            'no service is called "card.shop" in namespace shop; there are: cart, many, nobody, set',
+        ),
+        (
+            "web",
+            "cart.depot.svc",
+            'no service is called "cart.depot.svc" in namespace depot; there are: none',
+        ),
+        (
+            "web",
+            "cart.depot.svc.cluster.local",
+            'no service is called "cart.depot.svc.cluster.local" in namespace depot; there are: none',
+        ),
     ],
 )
 def test_a_name_that_is_not_there_is_told_with_those_that_are(source: str, target: str, text: str) -> None:
@@ -291,9 +335,15 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(source: str, targe
         ("many", {}, "shop/many has these ports: 8080, 8081; write many:PORT"),
         ("cart:http", {}, '"cart:http": "http" is not a port'),
         ("cart", {"method": "GE T"}, "that is no request: invalid HTTP method"),
+        ("cart", {"path": "doc"}, '"doc" is no path; it begins with /'),
+        (
+            "http://cart/doc",
+            {},
+            '"http://cart/doc": the path is asked about by itself: --path /doc',
+        ),
     ],
 )
-def test_a_question_that_makes_no_sense_says_why(target: str, more: dict[str, object], text: str) -> None:
+def test_a_question_that_makes_no_sense_says_why(target: str, more: dict[str, str], text: str) -> None:
     with pytest.raises(SettingError) as caught:
         why(ground(), "web", target, **more)
 

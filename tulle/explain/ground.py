@@ -23,8 +23,8 @@ CLUSTER_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0
 """Upstream's default: the private networks."""
 CONTROLLER_ACCOUNT = "linkerd-destination"
 
-SourceKey = tuple[str, str, str]
-"""Kind in lower case, namespace and name."""
+SourceKey = tuple[str, str, str, str]
+"""Group, kind in lower case, namespace and name: two groups have an HTTPRoute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,22 @@ class Ground:
 
     def described(self) -> "Ground":
         """Return this with the places of all objects that the world has now."""
-        places = {key: (SPELLINGS.get(key[0], key[0]), source) for key, source in self.sources.items()}
+        places = {key: (SPELLINGS.get(key[1], key[1]), source) for key, source in self.sources.items()}
         for item in self.world.policies():
             kind = str(item.raw.get("kind", type(item).__name__))
-            places[kind.lower(), item.meta.namespace, item.meta.name] = kind, str(item.source)
+            key = source_key(item.raw, item.meta.namespace, item.meta.name)
+            places[key] = kind, str(item.source)
         return replace(self, places=places)
 
-    def reference(self, kind: str, namespace: str, name: str) -> Reference:
+    def reference(self, group: str, kind: str, namespace: str, name: str) -> Reference:
         """Return an object by name, with its kind as people write it and the place where it is written."""
-        default = SPELLINGS.get(kind.lower(), kind), None
-        spelling, source = self.places.get((kind.lower(), namespace, name), default)
+        key = "" if group == CORE else group, kind.lower(), namespace, name
+        spelling, source = self.places.get(key, (SPELLINGS.get(kind.lower(), kind), None))
         return Reference(spelling, name, namespace, source)
 
+
+CORE = "core"
+"""What the wire calls the group that manifests leave empty."""
 
 SPELLINGS = {"service": "Service"}
 """The wire's spelling is lower case where upstream's is."""
@@ -111,4 +115,5 @@ def ground(
 
 def source_key(raw: Raw, namespace: str, name: str) -> SourceKey:
     """Return what an object's place is known by."""
-    return str(raw.get("kind", "")).lower(), namespace, name
+    group, _, _ = str(raw.get("apiVersion", "")).rpartition("/")
+    return group, str(raw.get("kind", "")).lower(), namespace, name

@@ -94,6 +94,8 @@ def _caller(ground: Ground, pod: Pod) -> Caller:
 def find_target(ground: Ground, client: Party, question: Question) -> Place:
     """Look a name up as a pod of the client's namespace does."""
     text = question.target.partition("://")[2] or question.target
+    if path := text.partition("/")[2]:
+        raise SettingError(f'"{question.target}": the path is asked about by itself: --path /{path}')
     host, port = host_and_port(text)
     try:
         address = str(ipaddress.ip_address(host))
@@ -131,13 +133,23 @@ def _named(ground: Ground, client: Party, question: Question, host: str, port: i
             raise NotFound(f"{name} is headless and has no ready pod")
         target = Target(question.target, headless[0], number, service_reference(ground, service))
         return Place(target, _authority(host, number), headless, service if addresses else None)
-    if "." not in host or host.endswith(suffix):
-        namespace = client.namespace or "default"
+    namespace = _namespace_meant(ground, client, host)
+    if namespace is not None:
         known = sorted(of.name.name for of in ground.world.services() if of.name.namespace == namespace)
         raise NotFound(
             f'no service is called "{host}" in namespace {namespace}; there are: {", ".join(known) or "none"}'
         )
     return _outside(question, host, port, None, host)
+
+
+def _namespace_meant(ground: Ground, client: Party, host: str) -> str | None:
+    """Return where a name would be that is no service's; None where it is a name outside the mesh."""
+    short = host.rstrip(".").removesuffix(f".{ground.domain}").removesuffix(".svc")
+    *before, last = short.split(".")
+    if not before:
+        return client.namespace or "default"
+    inside = short != host.rstrip(".") or any(of.name.namespace == last for of in ground.world.services())
+    return last if inside else None
 
 
 def _outside(
@@ -192,4 +204,4 @@ def _authority(host: str, port: int) -> str:
 
 def service_reference(ground: Ground, service: Service) -> Reference:
     """Name a service."""
-    return ground.reference("Service", service.name.namespace, service.name.name)
+    return ground.reference("", "Service", service.name.namespace, service.name.name)

@@ -128,6 +128,8 @@ class Walk:
         grpc = protocol == "grpc"
         method = question.method or ("POST" if grpc else "GET")
         path = self._some_call() if grpc and question.path == "/" else question.path
+        if not (path.startswith("/") or "://" in path or path == "*" or method == "CONNECT"):
+            raise SettingError(f'"{path}" is no path; it begins with /')
         try:
             request = engine.Request(
                 method,
@@ -267,7 +269,7 @@ def _object(ground: Ground, resource: engine.Resource, own: str) -> Reference:
     """Name an object; a server's proxy is told no namespace, which is then its own."""
     if resource.kind == "default" or not (resource.group or resource.namespace):
         return Reference("default", resource.name)
-    return ground.reference(resource.kind, resource.namespace or own, resource.name)
+    return ground.reference(resource.group, resource.kind, resource.namespace or own, resource.name)
 
 
 def _route(ground: Ground, resource: engine.Resource | None, own: str) -> Reference | None:
