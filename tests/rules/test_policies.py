@@ -225,6 +225,30 @@ def test_a_configuration_that_is_not_here_is_a_mistake_only_where_there_is_nothi
     ]
 
 
+def test_a_parent_on_which_nothing_acts_is_a_warning() -> None:
+    route = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec:
+  parentRefs:
+  - {name: web}
+  - {kind: Server, name: web}
+  - {group: policy.linkerd.io, kind: Service, name: web}
+"""
+
+    found = decode([("a.yaml", route)], whole=False)
+
+    assert [str(remark) for remark in found.remarks] == [
+        "a.yaml:6: spec.parentRefs[0]: nothing here acts on a route of a Gateway of the group "
+        'gateway.networking.k8s.io; for a Service write group: "" and kind: Service',
+        "a.yaml:7: spec.parentRefs[1]: nothing here acts on a route of a Server of the group "
+        'gateway.networking.k8s.io; write group: "policy.linkerd.io"',
+        "a.yaml:8: spec.parentRefs[2]: nothing here acts on a route of a Service of the group "
+        'policy.linkerd.io; write group: ""',
+    ]
+
+
 def test_a_server_that_another_one_hides_is_named() -> None:
     servers = "".join(
         f"---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {{name: {name}}}\n"

@@ -31,6 +31,9 @@ Named = tuple[str, str, ObjectName]
 """Group, kind and name."""
 
 GROUPS = (POLICY_GROUP, GATEWAY_GROUP)
+OURS = (("", "Service"), (POLICY_GROUP, "Server"), (POLICY_GROUP, "EgressNetwork"))
+"""What a route can belong to here."""
+SERVICE_HINT = 'for a Service write group: "" and kind: Service'
 
 
 def outside(documents: Iterable[Document]) -> Iterator[Problem]:
@@ -50,6 +53,7 @@ def outside(documents: Iterable[Document]) -> Iterator[Problem]:
             where = "" if kind == "Namespace" else f" in namespace {name.namespace}"
             text = f'there is no {kind} "{name.name}"{where} here{did_you_mean(name.name, beside)}'
             yield Problem(place_of(document.node, path), path, text, "warning")
+    yield from unheeded(everything)
     yield from hidden(everything)
 
 
@@ -101,9 +105,8 @@ def of_ref(ref: Ref, space: str) -> Named:
 
 def names_in_route(item: Route) -> Iterator[tuple[str, Named]]:
     """Yield parents and backends; a parent of another mesh or gateway is none of ours."""
-    ours = (("", "Service"), (POLICY_GROUP, "Server"), (POLICY_GROUP, "EgressNetwork"))
     for number, parent in enumerate(item.parents):
-        if (parent.group, parent.kind) in ours:
+        if (parent.group, parent.kind) in OURS:
             yield f"spec.parentRefs[{number}].name", (parent.group, parent.kind, parent_name(item, parent))
     for number, rule in enumerate(item.rules):
         path = f"spec.rules[{number}]"
@@ -116,8 +119,29 @@ def names_in_route(item: Route) -> Iterator[tuple[str, Named]]:
         for where, backend in backends:
             # Without a namespace it is each parent's, and all of them usually are in one.
             name = backend_name(item, item.parents[0], backend) if item.parents else None
-            if name and (backend.ref.group, backend.ref.kind) in ours:
+            if name and (backend.ref.group, backend.ref.kind) in OURS:
                 yield where, (backend.ref.group, backend.ref.kind, name)
+
+
+def unheeded(documents: list[Document]) -> Iterator[Problem]:
+    """Yield parents on which nothing here acts: a wrong group, or a Gateway, which a parent without a kind means.
+
+    A Gateway beside a parent of ours is another's business.
+    """
+    for document in documents:
+        route = document.object
+        if not isinstance(route, Route):
+            continue
+        heeded = any((parent.group, parent.kind) in OURS for parent in route.parents)
+        for number, parent in enumerate(route.parents):
+            group = next((group for group, kind in OURS if kind == parent.kind), None)
+            if group == parent.group or (group is None and heeded):
+                continue
+            hint = f'write group: "{group}"' if group is not None else SERVICE_HINT
+            of = parent.group or "core"
+            path = f"spec.parentRefs[{number}]"
+            text = f"nothing here acts on a route of a {parent.kind} of the group {of}; {hint}"
+            yield Problem(place_of(document.node, path), path, text, "warning")
 
 
 def hidden(documents: list[Document]) -> Iterator[Problem]:
