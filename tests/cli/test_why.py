@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> str:
     [
         (["--from", "web", "--to", "cart"], 0),
         (["--from", "plain", "--to", "cart"], 1),
-        (["--from", "web", "--to", "nothing"], 1),
+        (["--from", "web", "--to", "nothing"], 2),
         (["--from", "web"], 2),
         (["--from", "web", "--to", "cart", "-H", "no field"], 2),
     ],

@@ -14,7 +14,7 @@ from tulle.cli.commands.arguments import Name, PlainFormat, PlainOutput
 from tulle.explain import words
 from tulle.explain.answer import Explanation, Question
 from tulle.mesh import Mesh
-from tulle.model.errors import SettingError
+from tulle.model.errors import NotFound, SettingError
 
 From = Annotated[
     str, typer.Option("--from", metavar="CLIENT", help="[NAMESPACE/]WORKLOAD, a pod, or an address.")
@@ -84,13 +84,20 @@ def run(
 
 
 def answer(question: Question, folders: list[Path] | None, name: str | None) -> Explanation:
-    """Ask manifests, or the running mesh."""
-    if folders:
-        from tulle.explain.folder import folder_ground
-        from tulle.explain.why import explain
+    """Ask manifests, or the running mesh.
 
-        return explain(folder_ground(folders), question)
-    return asyncio.run(Mesh.only(name).why(question))
+    Raises:
+        SettingError: the question makes no sense, or names what is not there: exit code 1 is for an answer.
+    """
+    try:
+        if folders:
+            from tulle.explain.folder import folder_ground
+            from tulle.explain.why import explain
+
+            return explain(folder_ground(folders), question)
+        return asyncio.run(Mesh.only(name).why(question))
+    except NotFound as error:
+        raise SettingError(str(error)) from error
 
 
 def show(found: Explanation) -> None:
