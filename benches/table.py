@@ -232,7 +232,7 @@ def _features(measured: Json | None) -> Figure:
 def _access_log(measured: Json | None) -> Figure:
     ratio = measured["ratio"] if measured else None
     return Figure(
-        "access log: user instructions",
+        "access log: user instructions of the pair",
         "≤ 1.05 × without",
         "",
         f"{ratio:.3f} ×" if ratio is not None else None,

@@ -17,7 +17,7 @@ use tulle_http::{
     orig_proto, redirect, refuse,
 };
 use tulle_policy::{Answer, Facts, Grant, Permit, apply_request};
-use tulle_telemetry::{AccessLog, ResponseFacts};
+use tulle_telemetry::ResponseFacts;
 use tulle_trace::Span;
 
 use crate::{
@@ -232,39 +232,33 @@ impl HttpService {
         });
         watched::observe(tapped, response.map(|body| body.observed(following)))
     }
-
-    /// The same with a line in the access log. What is measured is the time that it keeps
-    /// this proxy busy, not the time that it waits.
-    async fn logged(
-        &self,
-        log: &AccessLog,
-        request: Request,
-        interim: Interim,
-        words: Words,
-        span: Option<&Span>,
-    ) -> Response {
-        let entry = log.begin(&request, self.peer.address, self.peer.tls.client_id());
-        let mut busy = Duration::ZERO;
-        let mut serving = pin!(self.serve(request, interim, words, span));
-        let response = poll_fn(|cx| {
-            let start = Instant::now();
-            let polled = serving.as_mut().poll(cx);
-            busy += start.elapsed();
-            polled
-        })
-        .await;
-        entry.follow(response, busy)
-    }
 }
 
 impl Service for HttpService {
     async fn call(&self, mut request: Request, interim: Interim) -> Response {
         let words = self.words(Words::of(&request));
         let span = self.shard.tracer.server(Direction::Inbound, &mut request);
-        let serving = span.as_ref();
-        let response = match &self.shard.access_log {
-            None => self.serve(request, interim, words, serving).await,
-            Some(log) => Box::pin(self.logged(log, request, interim, words, serving)).await,
+        let entry = self.shard.access_log.as_ref();
+        let entry =
+            entry.map(|log| log.begin(&request, self.peer.address, self.peer.tls.client_id()));
+        let response = {
+            let mut serving = pin!(self.serve(request, interim, words, span.as_ref()));
+            match entry {
+                None => serving.await,
+                Some(entry) => {
+                    // What is logged is the time that a request keeps this proxy busy, not
+                    // the time that it waits.
+                    let mut busy = Duration::ZERO;
+                    let timed = poll_fn(|cx| {
+                        let start = Instant::now();
+                        let polled = serving.as_mut().poll(cx);
+                        busy += start.elapsed();
+                        polled
+                    });
+                    let response = timed.await;
+                    entry.follow(response, busy)
+                }
+            }
         };
         match span {
             Some(span) => span.observe(response),

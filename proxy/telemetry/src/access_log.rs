@@ -28,6 +28,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What is kept for a writer that does not get on: a second of 5,000 requests.
 const MAX_BUFFER: usize = 1 << 20;
 
+/// What a buffer keeps when it was written out.
+const KEPT_BUFFER: usize = 1 << 16;
+
+/// Longer than most lines.
+const LINE: usize = 1 << 9;
+
 const B3_TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
 const W3C_TRACE: HeaderName = HeaderName::from_static("traceparent");
 
@@ -39,8 +45,9 @@ pub struct AccessLog(Arc<Shared>);
 struct Shared {
     format: AccessFormat,
     buffer: Mutex<Buffer>,
-    /// Held while something is written, so that lines stay whole and in order.
-    writing: Mutex<()>,
+    /// Held while something is written, so that lines stay whole and in order; an empty
+    /// buffer otherwise, which takes its turn with the other one.
+    writing: Mutex<String>,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +69,7 @@ impl AccessLog {
         let log = Self(Arc::new(Shared {
             format,
             buffer: Mutex::default(),
-            writing: Mutex::new(()),
+            writing: Mutex::default(),
         }));
         let writer = log.clone();
         let thread = thread::Builder::new()
@@ -88,15 +95,17 @@ impl AccessLog {
 
     /// Write what there is, on the thread that asks.
     pub fn flush(&self) {
-        let _writing = self.0.writing.lock();
-        let lines = std::mem::take(&mut self.0.buffer.lock().lines);
+        let mut lines = self.0.writing.lock();
+        std::mem::swap(&mut *lines, &mut self.0.buffer.lock().lines);
         // Nobody is left to be told that standard error is closed.
         let _ = std::io::stderr().write_all(lines.as_bytes());
+        lines.clear();
+        lines.shrink_to(KEPT_BUFFER);
     }
 
     /// A request has come.
     #[must_use]
-    pub fn begin(&self, request: &Request, client: SocketAddr, id: Option<&Id>) -> Entry {
+    pub fn begin(&self, request: &Request, client: SocketAddr, id: Option<&Id>) -> Box<Entry> {
         let headers = request.headers();
         let mut entry = Entry::new(self, client, id);
         entry.method = request.method().clone();
@@ -123,6 +132,7 @@ impl AccessLog {
         }
         let first = buffer.lines.is_empty();
         let Buffer { lines, second, .. } = &mut *buffer;
+        lines.reserve(LINE);
         match self.0.format {
             AccessFormat::Apache => entry.apache(lines, second),
             AccessFormat::Json => entry.json(lines, second),
@@ -157,8 +167,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(log: &AccessLog, client: SocketAddr, id: Option<&Id>) -> Self {
-        Self {
+    fn new(log: &AccessLog, client: SocketAddr, id: Option<&Id>) -> Box<Self> {
+        Box::new(Self {
             log: log.clone(),
             came: SystemTime::now(),
             started: Instant::now(),
@@ -174,12 +184,12 @@ impl Entry {
             status: 0,
             processing: Duration::ZERO,
             response_bytes: 0,
-        }
+        })
     }
 
     /// Follow the response to its end; `processing` is what it has cost this proxy so far.
     #[must_use]
-    pub fn follow(mut self, response: Response, processing: Duration) -> Response {
+    pub fn follow(mut self: Box<Self>, response: Response, processing: Duration) -> Response {
         self.status = response.status().as_u16();
         self.processing = processing;
         if response.body().is_end_stream() {
@@ -187,7 +197,7 @@ impl Entry {
         }
         let following = Following {
             bytes: Cell::new(0),
-            entry: Cell::new(Some(Box::new(self))),
+            entry: Cell::new(Some(self)),
         };
         response.map(|body: Body| body.observed(Rc::new(following)))
     }
@@ -409,7 +419,7 @@ mod tests {
         AccessLog(Arc::new(Shared {
             format,
             buffer: Mutex::default(),
-            writing: Mutex::new(()),
+            writing: Mutex::default(),
         }))
     }
 
