@@ -261,3 +261,22 @@ def test_a_server_that_another_one_hides_is_named() -> None:
     assert [str(remark) for remark in found.remarks] == [
         'a.yaml:13: spec.port: Server "a" of a.yaml:15 selects this port too, and comes first'
     ]
+
+
+def test_a_folder_of_many_servers_and_missing_names_is_checked_at_once() -> None:
+    """It took minutes when each Server was compared with each other one, over all objects."""
+    many = "".join(
+        f"---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {{name: server-{number}}}\n"
+        f"spec: {{podSelector: {{matchLabels: {{app: a{number}}}}}, port: 80}}\n"
+        "---\napiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: a{number}}}\nspec:\n"
+        f"  targetRef: {{group: policy.linkerd.io, kind: Server, name: sever-{number}}}\n"
+        "  requiredAuthenticationRefs: []\n"
+        for number in range(500)
+    )
+
+    found = decode([("a.yaml", many)], whole=False)
+
+    assert len(found.remarks) == 500
+    assert "did you mean server-0?" in str(found.remarks[0])
+    assert "did you mean" not in str(found.remarks[-1])

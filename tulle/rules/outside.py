@@ -33,25 +33,30 @@ Named = tuple[str, str, ObjectName]
 GROUPS = (POLICY_GROUP, GATEWAY_GROUP)
 OURS = (("", "Service"), (POLICY_GROUP, "Server"), (POLICY_GROUP, "EgressNetwork"))
 """What a route can belong to here."""
+MAX_COMPARED = 10_000
+"""Names, until there are no more hints: each costs 0.1 ms, and a large folder may miss one for each that it has."""
 SERVICE_HINT = 'for a Service write group: "" and kind: Service'
 
 
 def outside(documents: Iterable[Document]) -> Iterator[Problem]:
     """Yield a warning for each name of an object that is not here, and for each Server that has no say."""
     everything = list(documents)
-    known = {named(document.object) for document in everything}
+    known: dict[Named, list[str]] = {}
+    for document in everything:
+        group, kind, name = named(document.object)
+        known.setdefault((group, kind, ObjectName(name.namespace, "")), []).append(name.name)
+        known[group, kind, name] = []
+    compared = 0
     for document in everything:
         for path, wanted in names(document.object):
             group, kind, name = wanted
             if wanted in known or (kind == "ServiceAccount" and name.name == "default"):
                 continue
-            beside = [
-                other.name
-                for a, b, other in known
-                if (a, b, other.namespace) == (group, kind, name.namespace)
-            ]
+            beside = known.get((group, kind, ObjectName(name.namespace, "")), [])
+            compared += len(beside)
+            hint = did_you_mean(name.name, beside) if compared <= MAX_COMPARED else ""
             where = "" if kind == "Namespace" else f" in namespace {name.namespace}"
-            text = f'there is no {kind} "{name.name}"{where} here{did_you_mean(name.name, beside)}'
+            text = f'there is no {kind} "{name.name}"{where} here{hint}'
             yield Problem(place_of(document.node, path), path, text, "warning")
     yield from unheeded(everything)
     yield from hidden(everything)
@@ -151,24 +156,23 @@ def hidden(documents: list[Document]) -> Iterator[Problem]:
         ((item, document) for document in documents if isinstance(item := document.object, Server)),
         key=lambda pair: age(pair[0]),
     )
-    for number, (server, document) in enumerate(servers):
-        for other, _ in servers[:number]:
-            if other.meta.namespace == server.meta.namespace and overlap(server, other, objects):
-                text = f'Server "{other.meta.name}" of {other.source} selects this port too, and comes first'
-                yield Problem(place_of(document.node, "spec.port"), "spec.port", text, "warning")
-                break
-
-
-def overlap(one: Server, other: Server, objects: list[Object]) -> bool:
-    """Say whether two Servers select the same port of the same pod."""
-    return any(
-        one.pods is not None
-        and other.pods is not None
-        and one.pods.matches(labels)
-        and other.pods.matches(labels)
-        and bool(numbers(one.port, spec) & numbers(other.port, spec))
-        for labels, spec in pods_of(objects, one.meta.namespace)
-    )
+    spaces = {server.meta.namespace for server, _ in servers}
+    pods = {space: list(pods_of(objects, space)) for space in spaces}
+    owners: dict[tuple[str, int, int], Server] = {}
+    for server, document in servers:
+        space = server.meta.namespace
+        wanted = [
+            (space, index, port)
+            for index, (labels, spec) in enumerate(pods[space])
+            if server.pods is not None and server.pods.matches(labels)
+            for port in numbers(server.port, spec)
+        ]
+        other = next((owners[each] for each in wanted if each in owners), None)
+        if other is not None:
+            text = f'Server "{other.meta.name}" of {other.source} selects this port too, and comes first'
+            yield Problem(place_of(document.node, "spec.port"), "spec.port", text, "warning")
+        for each in wanted:
+            owners.setdefault(each, server)
 
 
 def numbers(port: int | str, spec: PodSpec) -> set[int]:
