@@ -220,7 +220,8 @@ class Reader:
         frame.node.height = max(frame.node.height, node.height + 1)
         if self._nodes > MAX_NODES or frame.node.weight > MAX_NODES:
             raise Unreadable(
-                node.position, f"more than {MAX_NODES} values, aliases counted each time they are used"
+                node.position,
+                f"more than {MAX_NODES} values, aliases counted each time they are used; make several files",
             )
         if len(self._stack) + node.height > MAX_DEPTH:
             raise Unreadable(node.position, f"values are nested more than {MAX_DEPTH} deep")
