@@ -3,9 +3,10 @@
 //! The answer is given as soon as it is certain: HTTP/2 after 14 bytes of its preface,
 //! HTTP/1 where a method, a target and `HTTP/` stand in a row, not HTTP at the first byte
 //! that fits neither. Whoever calls it HTTP takes on its whole framing and policy per request,
-//! so the doubtful is HTTP: several blanks, empty lines before, a version nobody knows, a
-//! target that does not end. The HTTP/1 codec then refuses what it must, and a sloppy request
-//! does not slip past the policy as opaque bytes.
+//! so the doubtful is HTTP: several blanks and unusual ones, any number of empty lines before,
+//! a version nobody knows or none, a target that does not end. The HTTP/1 codec then refuses
+//! what it must, and a sloppy request does not slip past the policy as opaque bytes, with
+//! headers that only a proxy may write.
 
 /// Bytes after which the answer is certain, whatever they are.
 pub const MAX_DETECT: usize = 8 * 1024;
@@ -17,9 +18,6 @@ const H2_CERTAIN: usize = 14;
 
 /// The longest registered method has 17 bytes.
 const MAX_METHOD: usize = 32;
-
-/// RFC 9112 §2.2 wants at least one empty line before the request line ignored.
-const MAX_EMPTY_LINES: usize = 8;
 
 const VERSION: &[u8] = b"HTTP/";
 
@@ -56,13 +54,11 @@ pub fn detect_http(seen: &[u8]) -> Detected {
 }
 
 fn request_line(seen: &[u8]) -> Detected {
+    // RFC 9112 §2.2 wants at least one empty line ignored; some servers ignore them all.
     let empty = seen
         .iter()
         .take_while(|byte| matches!(byte, b'\r' | b'\n'))
         .count();
-    if empty > MAX_EMPTY_LINES {
-        return Detected::NotHttp;
-    }
     let line = &seen[empty..];
 
     let method = line.iter().take_while(|byte| is_token(**byte)).count();
@@ -83,6 +79,10 @@ fn request_line(seen: &[u8]) -> Detected {
     let Some(after) = target.get(length) else {
         return Detected::NeedMore;
     };
+    // HTTP/0.9, after which some servers read headers all the same.
+    if target[0] == b'/' && matches!(after, b'\r' | b'\n') {
+        return Detected::Http1;
+    }
     if length == 0 || !is_blank(*after) {
         return Detected::NotHttp;
     }
@@ -107,8 +107,13 @@ fn skip_blanks(bytes: &[u8]) -> Option<&[u8]> {
     Some(&bytes[blanks..]).filter(|rest| !rest.is_empty())
 }
 
+/// RFC 9112 §3 lets a lenient server take VT, FF and a bare CR for a blank; those written in
+/// Python take whatever is one in Latin-1.
 const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
+    matches!(
+        byte,
+        b' ' | b'\t' | 0x0b | 0x0c | b'\r' | 0x1c..=0x1f | 0x85 | 0xa0
+    )
 }
 
 /// A `tchar` of RFC 9110 §5.6.2.
@@ -156,6 +161,13 @@ mod tests {
             b"OPTIONS * HTTP/1.1\n",
             b"UPDATEREDIRECTREF / HTTP/9.9",
             b"GET /\xff HTTP/1.1",
+            b"GET /\r\n",
+            b"\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n",
+            b"GET\x0b/\x0cHTTP/1.1\r\n",
+            b"GET / \rHTTP/1.1\r\n",
+            b"POST\xa0/\x1cHTTP/1.1\r\n",
+            b"POST\x85/\xa0HTTP/1.1\r\n",
+            b"GET /\xc3\xa0b HTTP/1.1\r\n",
         ] {
             assert_eq!(
                 detect_http(bytes),
@@ -187,8 +199,7 @@ mod tests {
             b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
             b"\x10\x0c\x00\x04MQTT",
             b" GET / HTTP/1.1\r\n",
-            b"GET /\r\n",
-            b"\r\n\r\n\r\n\r\n\r\n",
+            b"get /key 0\r\n",
         ] {
             assert_eq!(
                 detect_http(bytes),
