@@ -201,10 +201,10 @@ async fn detect(
     }
 }
 
-/// A client that waits until detection gives up must not get past the routes: where they
-/// authorize, what is not known to be something else is refused.
+/// A client that waits until detection gives up must not get past the routes, nor past a limit
+/// of requests: where there is such a thing, what is not known to be something else is refused.
 fn silence_is_tcp(policy: &ServerPolicy) -> Result<(), Refusal> {
-    if policy.authorizes_per_route() {
+    if policy.judges_requests() {
         Err(silent(policy))
     } else {
         Ok(())
@@ -221,4 +221,30 @@ fn client_lost(error: &io::Error) -> Refusal {
         Reason::ConnectionLost,
         format!("the client's connection broke: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use tulle_policy::RateLimit;
+    use tulle_testkit::messages;
+
+    use super::*;
+
+    #[test]
+    fn silence_does_not_get_past_a_limit_of_requests() {
+        let mut policy = ServerPolicy::from_proto(messages::server("all-unauthenticated"));
+        assert!(silence_is_tcp(&policy).is_ok());
+
+        policy.rate_limit = Some(RateLimit {
+            meta: policy.meta.clone(),
+            total: NonZeroU32::new(1),
+            identity: None,
+            overrides: Box::default(),
+        });
+
+        let refusal = silence_is_tcp(&policy).unwrap_err();
+        assert_eq!(refusal.reason, Reason::ProtocolUnknown);
+    }
 }

@@ -638,6 +638,7 @@ fn rate_limits_are_read() {
         vec![],
     ));
 
+    assert!(policy.judges_requests());
     let limit = policy.rate_limit.expect("there is one");
     assert_eq!(limit.total.map(u32::from), Some(1_000));
     assert_eq!(limit.identity, None);

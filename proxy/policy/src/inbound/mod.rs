@@ -238,6 +238,13 @@ impl ServerPolicy {
         }
     }
 
+    /// Whether it matters to a client that its bytes are taken for requests: routes authorize, or
+    /// there is a limit of requests.
+    #[must_use]
+    pub fn judges_requests(&self) -> bool {
+        self.rate_limit.is_some() || self.authorizes_per_route()
+    }
+
     /// [`Self::authorize_connection`] with its steps; an explanation permits nothing.
     pub fn explain_connection(
         &self,
