@@ -34,6 +34,7 @@ pub(crate) struct Reader {
     number: u32,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct State {
     source: Body,
     limit: usize,
@@ -50,8 +51,9 @@ struct State {
     trailers: Option<HeaderMap>,
     /// The source has given all.
     ended: bool,
-    /// The reader that reads.
+    /// The reader that reads, and whether it is still there.
     reader: u32,
+    led: bool,
     /// The number of the last one that was made.
     last: u32,
     at: At,
@@ -91,6 +93,7 @@ impl Replay {
             trailers: None,
             ended,
             reader: 0,
+            led: true,
             last: 0,
             at: if ended { At::Over } else { At::Source },
             moved: now,
@@ -127,6 +130,7 @@ impl Replay {
             trailers: state.trailers.clone(),
             readers: 1,
             reader: 0,
+            led: true,
             last: 0,
             at: At::Kept(0),
             flushed: None,
@@ -136,9 +140,19 @@ impl Replay {
         Some(Body::replay(Reader { state, number: 0 }))
     }
 
-    /// Nobody will want it again: keep no more.
+    /// Whether [`Self::again`] has it.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let state = self.0.borrow();
+        state.keeps && state.whole
+    }
+
+    /// Nobody will want it again: keep no more, and of what was kept only what is still to be
+    /// read. A stream may go on for days.
     pub fn release(&self) {
-        self.0.borrow_mut().keeps = false;
+        let mut state = self.0.borrow_mut();
+        state.keeps = false;
+        state.settle();
     }
 
     /// When the reader in charge had handed all of it on.
@@ -207,13 +221,20 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         state.readers -= 1;
-        if state.readers == 0 && !state.keeps {
-            state.forget();
-        }
+        state.led &= self.number != state.reader;
+        state.settle();
     }
 }
 
 impl State {
+    /// Let go of what nobody will read: all readers are gone, or the only one is past it.
+    fn settle(&mut self) {
+        let past = self.led && self.readers == 1 && !matches!(self.at, At::Kept(_));
+        if !self.keeps && (self.readers == 0 || past) {
+            self.forget();
+        }
+    }
+
     /// No other reading is possible, or wanted.
     fn forget(&mut self) {
         self.keeps = false;
@@ -231,6 +252,7 @@ impl State {
 
     fn begin(&mut self, reader: u32) {
         self.reader = reader;
+        self.led = true;
         self.seal();
         self.at = At::Kept(0);
         self.flushed = None;
@@ -252,6 +274,7 @@ impl State {
                 return Ready(Some(Ok(Frame::data(data))));
             }
             self.at = At::Source;
+            self.settle();
         }
         if self.at == At::Over {
             return Ready(None);

@@ -148,6 +148,38 @@ fn a_reader_that_was_superseded_reads_nothing_any_more() {
 }
 
 #[test]
+fn a_stream_that_goes_on_when_it_is_answered_keeps_nothing() {
+    run(async {
+        let (feed, body) = channel();
+        let (mut first, replay) = Replay::new(body, 64);
+        feed.send(data("one")).unwrap();
+        assert!(next(&mut first).await.unwrap().is_ok());
+        let mut second = replay.again().unwrap();
+
+        replay.release();
+        assert!(format!("{replay:?}").contains("kept: 3"), "{replay:?}");
+        feed.send(data("two")).unwrap();
+        assert!(next(&mut second).await.unwrap().is_ok());
+        assert!(next(&mut second).await.unwrap().is_ok());
+
+        assert!(format!("{replay:?}").contains("kept: 0"), "{replay:?}");
+        assert!(replay.again().is_none());
+        feed.send(Ok(Frame::trailers(trailers()))).unwrap();
+        let rest = collect(second).await.unwrap();
+        assert_eq!(rest, (Bytes::new(), Some(trailers())));
+
+        let (feed, body) = channel();
+        let (mut only, replay) = Replay::new(body, 64);
+        feed.send(data("one")).unwrap();
+        assert!(next(&mut only).await.unwrap().is_ok());
+
+        replay.release();
+
+        assert!(format!("{replay:?}").contains("kept: 0"), "{replay:?}");
+    });
+}
+
+#[test]
 fn a_snapshot_is_a_copy_of_its_own_of_what_has_come_in_whole() {
     run(async {
         let (feed, body) = channel();

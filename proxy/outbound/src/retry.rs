@@ -239,21 +239,28 @@ pub(crate) async fn run<T: Tries>(
             }
             return outcome.accept(timer, upload);
         }
-        let again = match &plan.retry {
-            _ if !may_retry => Err(Event::Limit),
-            Some(_) => spare
-                .and_then(|spare| spare.again(upload.as_ref()))
-                .ok_or(Event::Overflow),
-            None => unsent.map(|unsent| *unsent).ok_or(Event::Overflow),
+        let again = if !may_retry {
+            Err(Event::Limit)
+        } else if !spare
+            .as_ref()
+            .map_or(unsent.is_some(), |spare| spare.is_whole(upload.as_ref()))
+        {
+            Err(Event::Overflow)
+        } else if !tries.may_try(Instant::now()) {
+            Err(Event::Budget)
+        } else {
+            // Not before it is certain: from here on the try before reads nothing any more, and
+            // its answer could not be passed on while the client still sends.
+            let again = match spare {
+                Some(spare) => spare.again(upload.as_ref()),
+                None => unsent.map(|unsent| *unsent),
+            };
+            again.ok_or(Event::Overflow)
         };
         match again {
-            Ok(_) if !tries.may_try(Instant::now()) => {
-                tries.note(Event::Budget);
-                return outcome.accept(timer, upload);
-            }
             Ok(again) => request = again,
             Err(why) => {
-                if plan.retry.is_some() {
+                if plan.retry.is_some() || why == Event::Budget {
                     tries.note(why);
                 }
                 return outcome.accept(timer, upload);
@@ -356,6 +363,10 @@ impl Spare {
             body.is_here().then(|| body.copy()).flatten()
         };
         Self { head, body }
+    }
+
+    fn is_whole(&self, upload: Option<&Replay>) -> bool {
+        upload.map_or(self.body.is_some(), Replay::is_whole)
     }
 
     fn again(self, upload: Option<&Replay>) -> Option<Request> {

@@ -463,6 +463,21 @@ async fn the_last_answer_is_passed_on_when_the_limit_is_reached() {
 }
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn an_answer_that_no_budget_lets_be_tried_again_still_gets_the_rest_of_the_body() {
+    let sent = Sent::of(&["first", "second"]);
+    let script = Script::new(&[Act::Answer(1, 503), Act::Serve]);
+    script.budget.set(0);
+
+    let (status, received) = exchange(&plan(Some(retry(3))), &sent, &script)
+        .await
+        .expect("a response");
+
+    assert!(!received.failed);
+    assert_eq!((status, &*received.data), (503, &b"firstsecond"[..]));
+    assert_eq!(*script.events.borrow(), [Event::Budget]);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn a_body_over_the_limit_is_sent_once() {
     let sent = Sent::of(&["12345", "67890"]);
     let script = Script::new(&[Act::Answer(2, 503), Act::Serve]);
