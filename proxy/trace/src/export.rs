@@ -27,7 +27,8 @@ use crate::{
     span::{Sink, attribute, unix_nanoseconds},
 };
 
-/// Spans that wait. At 1 KiB each, what a collector that is away costs is 2 MiB.
+/// Spans that wait. At 1 KiB each, what a collector that is away costs is 2 MiB; 16 MiB where
+/// clients make every text as long as a span takes it.
 const QUEUE: usize = 2048;
 
 /// Spans that are sent together.

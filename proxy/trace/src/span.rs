@@ -24,6 +24,10 @@ use crate::Context;
 /// A path or an agent is cut here: spans are many, and a collector refuses what is too big.
 const MAX_TEXT: usize = 1024;
 
+/// A longer state of a trace is left out of the span, since a part of one means nothing. As
+/// much everybody has to pass on (Trace Context §3.3.1.5).
+const MAX_STATE: usize = 512;
+
 /// The headers that a span tells; others may be secret.
 const SHOWN: [(&str, &str); 4] = [
     ("user-agent", "user_agent.original"),
@@ -91,12 +95,12 @@ impl Span {
             span: rand::random::<u64>().max(1),
             ..parent
         };
-        let state = context.state(request.headers()).to_owned();
+        let state = Some(context.state(request.headers())).filter(|state| state.len() <= MAX_STATE);
         let span = otlp::Span {
             trace_id: context.trace.to_be_bytes().to_vec(),
             span_id: context.span.to_be_bytes().to_vec(),
             parent_span_id: parent.span.to_be_bytes().to_vec(),
-            trace_state: state,
+            trace_state: state.unwrap_or_default().to_owned(),
             name: short(request.uri().path()),
             kind: kind.into(),
             start_time_unix_nano: unix_nanoseconds(),
@@ -219,7 +223,10 @@ fn attributes(direction: Direction, request: &Request) -> Vec<KeyValue> {
     });
     [
         ("direction", Some(direction.label().to_owned())),
-        ("http.request.method", Some(request.method().to_string())),
+        (
+            "http.request.method",
+            Some(short(request.method().as_str())),
+        ),
         ("url.scheme", uri.scheme_str().map(str::to_owned)),
         ("url.path", Some(short(uri.path()))),
         ("url.query", uri.query().map(short)),
@@ -227,7 +234,7 @@ fn attributes(direction: Direction, request: &Request) -> Vec<KeyValue> {
         ("network.transport", Some("tcp".to_owned())),
         (
             "server.address",
-            host.as_ref().map(|host| host.host().to_owned()),
+            host.as_ref().map(|host| short(host.host())),
         ),
         (
             "server.port",

@@ -206,6 +206,40 @@ async fn a_proxy_adds_a_server_span_and_a_client_span_below_the_applications() {
         .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_span_is_small_however_much_its_request_says() {
+    LocalSet::new()
+        .run_until(async {
+            let (tracer, exporter) = Exporter::new(&settings(), &Registry::new());
+            let (channel, mut seen) = collector();
+            tokio::task::spawn_local(exporter.run(channel));
+            let long = "x".repeat(20_000);
+            let hostile = http::Request::builder()
+                .method(long.as_str())
+                .uri(format!("/{long}?{long}"))
+                .header("traceparent", PARENT)
+                .header("tracestate", format!("a={long}"))
+                .header("host", &long)
+                .header("user-agent", &long)
+                .header("content-type", &long);
+
+            let mut hostile = hostile.body(Body::empty()).unwrap();
+            drop(tracer.server(Direction::Inbound, &mut hostile));
+
+            let sent = seen.recv().await.unwrap();
+            let span = &sent.resource_spans[0].scope_spans[0].spans[0];
+            assert_eq!(span.trace_state, "");
+            let length = texts(&span.attributes)
+                .values()
+                .chain([&span.name])
+                .map(String::len)
+                .sum::<usize>();
+            assert!(length < 9 * 1024, "{length}");
+            assert_eq!(hostile.headers()["tracestate"].len(), 20_002);
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn a_request_without_a_context_or_a_collector_goes_on_as_it_came() {
     let (tracer, _exporter) = Exporter::new(&settings(), &Registry::new());
