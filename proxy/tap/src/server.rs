@@ -42,6 +42,10 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Enough to be told that one may not watch. Nobody who may not holds one of the places for
+/// longer.
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
+
 /// Connections at a time: anyone can open one, so that one more is closed at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -105,21 +109,29 @@ impl TapServer {
 
     async fn connection(&self, io: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
         match tulle_tls::read_client_hello(io, HELLO_TIMEOUT).await? {
-            Hello::Plain(io) => serve(io, Watching(Err("mesh TLS is required"))).await,
+            Hello::Plain(io) => refuse(io, "mesh TLS is required").await,
             Hello::Tls { sni, io } => {
                 let credentials = self.store.current().ok_or("there is no certificate yet")?;
                 if sni.as_deref() != credentials.name().map(Id::as_str) {
                     return Err("asked for another name".into());
                 }
                 let accepted = tulle_tls::accept(io, &credentials).await?;
-                let watching = match accepted.client_id {
-                    Some(id) if id == self.settings.client => Ok(self.taps.clone()),
-                    _ => Err("this client may not watch requests"),
-                };
-                serve(accepted.io, Watching(watching)).await
+                if accepted.client_id.as_ref() == Some(&self.settings.client) {
+                    serve(accepted.io, Watching(Ok(self.taps.clone()))).await
+                } else {
+                    refuse(accepted.io, "this client may not watch requests").await
+                }
             }
         }
     }
+}
+
+/// Tell a client why it may not watch.
+async fn refuse(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    why: &'static str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    tokio::time::timeout(REFUSAL_TIME, serve(io, Watching(Err(why)))).await?
 }
 
 /// Answer one client's calls.

@@ -6,7 +6,13 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use tokio::{runtime::Handle, task::LocalSet};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    runtime::Handle,
+    task::LocalSet,
+    time::timeout,
+};
 use tonic::{Code, Status, Streaming};
 use tulle_api::tap::{
     Eos, ObserveRequest, TapEvent, eos,
@@ -319,6 +325,28 @@ async fn nobody_watches_but_the_client_that_is_named() {
             assert_eq!(code(other), Code::Unauthenticated);
             assert_eq!(code(plaintext), Code::Unauthenticated);
             assert!(!port.taps.is_watched());
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_may_not_watch_does_not_hold_a_connection_for_long() {
+    LocalSet::new()
+        .run_until(async {
+            let port = port();
+            let mut stranger = TcpStream::connect(port.address).await.unwrap();
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+            stranger.write_all(preface).await.unwrap();
+            // The server's own settings: this connection is served.
+            stranger.read_exact(&mut [0; 9]).await.unwrap();
+
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(11)).await;
+            tokio::time::resume();
+
+            let mut rest = Vec::new();
+            let ended = timeout(Duration::from_secs(1), stranger.read_to_end(&mut rest)).await;
+            assert!(ended.is_ok(), "{rest:?}");
         })
         .await;
 }
