@@ -69,7 +69,8 @@ def test_an_external_workload_takes_no_living_pod_s_address(terminating: bool, e
         Position("claim.yaml", 1),
     )
 
-    found = profile(pod.addresses[0], 8080, pod, claimed)
+    index = index_of(pod, claimed)
+    found, _ = index.profile(AddressAuthority(pod.addresses[0], 8080), "elsewhere")
 
     assert isinstance(found, EndpointProfile)
     assert found.peer.identity == expected

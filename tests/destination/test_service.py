@@ -419,7 +419,9 @@ async def test_an_external_workload_is_known_by_its_certificate() -> None:
 
     async with mesh(WEB_SERVICE, slice_, vm) as shop:
         endpoints = await shop.get().read()
-        profile = await shop.profile("192.0.2.1:8080").read()
+        profile = await shop.profile("192.0.2.1:8080", '{"ns":"shop"}').read()
+        elsewhere = await shop.profile("192.0.2.1:8080", '{"ns":"bank"}').read()
 
     assert list(endpoints.add.addrs) == [expected]
     assert profile.endpoint == expected
+    assert elsewhere.endpoint == wire.WeightedAddr(addr=expected.addr, weight=10_000)

@@ -134,8 +134,10 @@ def test_an_external_workload_is_found_by_its_addresses() -> None:
     touched = world.apply([Changed(workload("192.0.2.2"))])
 
     assert touched >= {address_topic("192.0.2.1"), address_topic("192.0.2.2")}
-    assert world.external_workload_at("192.0.2.1") is None
-    assert world.external_workload_at("192.0.2.2") == workload("192.0.2.2")
+    assert world.external_workload_at("192.0.2.1", "shop") is None
+    assert world.external_workload_at("192.0.2.2", "shop") == workload("192.0.2.2")
+    assert world.external_workload_at("192.0.2.2", "bank") is None
+    assert world.claimants("192.0.2.2") == {"shop"}
 
 
 def test_a_namespace_has_a_say_in_the_policies_and_networks_in_it() -> None:

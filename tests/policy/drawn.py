@@ -24,6 +24,8 @@ from tests.policy.objects import (
     to_server,
 )
 from tulle.model.authorization import POLICY_GROUP, EgressNetwork, Network, Ref
+from tulle.model.external import ExternalWorkload, WorkloadPort
+from tulle.model.objects import Metadata
 from tulle.model.policies import Policy
 from tulle.model.route import BackendRef, GrpcMatch, HttpMatch, ParentRef, PathMatch
 from tulle.model.workload import LabelSelector
@@ -57,6 +59,13 @@ def parents(namespaces: st.SearchStrategy[str | None]) -> st.SearchStrategy[Pare
         few_names,
         namespaces,
         one_of(None, 80, 443),
+    )
+
+
+def external_workload(of: Metadata, address: str) -> ExternalWorkload:
+    """Return a process outside the cluster."""
+    return ExternalWorkload(
+        of, "vm.example", "vm.example", (WorkloadPort(443),), (address,), True, RAW, WHERE
     )
 
 
@@ -121,6 +130,7 @@ def policies(namespace: str, reach: st.SearchStrategy[str | None]) -> st.SearchS
             metas,
             st.booleans(),
         ),
+        st.builds(external_workload, metas, one_of("203.0.113.9", "203.0.113.10")),
         http,
         grpc,
         bare,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies
 
 from tests.control_plane import WEB_SERVICE, open_gate, web_pod, web_slice
-from tests.policy.drawn import GRPC_RULES, OTHER, RULES, SHOP, one_of, policies, somewhere
+from tests.policy.drawn import GRPC_RULES, OTHER, RULES, SHOP, external_workload, one_of, policies, somewhere
 from tests.policy.objects import (
     RAW,
     WHERE,
@@ -104,6 +104,7 @@ OPEN = server(access_policy="all-unauthenticated")
         ((), route("read", RULES[1], parents=(SERVICE_PARENT,))),
         ((), route("read", *GRPC_RULES, parents=(SERVICE_PARENT,), kind="GRPCRoute")),
         ((), EgressNetwork(meta("out"), False, (Network("203.0.113.0/24"),), RAW, WHERE)),
+        ((), external_workload(meta("vm"), OUTSIDE)),
     ],
 )
 def test_the_same_object_has_an_effect_in_the_tenant_s_own_namespace_only(

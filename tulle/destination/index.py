@@ -149,7 +149,11 @@ class DestinationIndex:
         """Return the namespaces whose clients get a profile of their own."""
         service = self._service_of(authority)
         if service is None:
-            return frozenset()
+            return (
+                self._world.claimants(authority.address)
+                if isinstance(authority, AddressAuthority)
+                else frozenset()
+            )
         return frozenset({of.meta.namespace for of in self._world.profiles_of(service)} - {service.namespace})
 
     def _service_of(self, authority: ServiceAuthority | AddressAuthority) -> ObjectName | None:
@@ -180,8 +184,8 @@ class DestinationIndex:
         if services:
             return self._service_profile(services[0], authority.port, namespace), topics
         pod = self._world.pod_at(authority.address)
-        external = self._world.external_workload_at(authority.address)
-        # A pod's address is a fact, an external workload's is what somebody wrote, in any namespace.
+        external = self._world.external_workload_at(authority.address, namespace)
+        # A pod's address is a fact, an external workload's is what somebody wrote.
         if external is not None and (pod is None or pod.terminating):
             peer = self._external_peer(authority.address, authority.port, external, Client())
             return EndpointProfile(peer), topics

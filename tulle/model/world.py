@@ -206,10 +206,18 @@ class World:
         """Return the external workload of this name."""
         return self._policies.external.get((name, ""))
 
-    def external_workload_at(self, address: str) -> ExternalWorkload | None:
-        """Return the external workload with this address."""
-        name = min(self._external_at.get(address, ()), default=None)
+    def external_workload_at(self, address: str, namespace: str) -> ExternalWorkload | None:
+        """Return the external workload with this address, of the namespace that asks.
+
+        The address is what somebody wrote; who writes in another namespace may not say what it is for this one.
+        """
+        names = (name for name in self._external_at.get(address, ()) if name.namespace == namespace)
+        name = min(names, default=None)
         return None if name is None else self.external_workload(name)
+
+    def claimants(self, address: str) -> frozenset[str]:
+        """Return the namespaces that have an external workload with this address."""
+        return frozenset(name.namespace for name in self._external_at.get(address, ()))
 
     def policies(self) -> tuple[Policy, ...]:
         """Return every object that says who may talk to whom and which way, kind by kind."""

@@ -128,7 +128,8 @@ class TargetIndex:
             return frozenset({of.meta.namespace for of in attached} - {service.name.namespace})
         networks = self._world.egress_networks() if key.address else ()
         routes = [route for of in networks for route in self._world.routes_of(*EGRESS_NETWORK, of.name)]
-        return frozenset({of.meta.namespace for of in networks} | {of.meta.namespace for of in routes})
+        own = {of.meta.namespace for of in networks} | {of.meta.namespace for of in routes}
+        return self._world.claimants(key.address) | own
 
     def find(self, key: OutboundKey) -> tuple[Outbound, frozenset[str]]:
         """Return where the client's target leads, and the topics that the answer depends on."""
@@ -139,7 +140,8 @@ class TargetIndex:
         if services:
             target, further = self._service(services[0], key.port, key.namespace)
             return target, topics | further
-        if self._world.pod_at(key.address) or self._world.external_workload_at(key.address):
+        workload = self._world.external_workload_at(key.address, key.namespace)
+        if self._world.pod_at(key.address) or workload:
             return Unknown(f"{key.address} is a workload's address"), topics
         target, further = self._outside(key)
         return target, topics | further
