@@ -24,9 +24,49 @@ REPEAT = re.compile(r"\{[0-9]{1,4}(,[0-9]{0,4})?\}")
 NOTHING = "(?:)"
 UNREPEATABLE = "^"
 
+# What the engine spends on an expression by default (10 MiB), and what it takes inside of one another: 250, of which
+# a group with alternatives that is repeated is four.
+MAX_BYTES = 10_000_000
+MAX_DEPTH = 60
+
+# Of what stands for one character, rounded up; a class of Unicode is a table.
+CHARACTER_BYTES = 100
+ANY_BYTES = 1_200
+CLASS_BYTES = dict.fromkeys("wWpP", 60_000) | dict.fromkeys("dD", 14_000) | dict.fromkeys("sS", 2_500)
+CLASSES = re.compile(r"\\([wWpPdDsS\\])")
+
 
 class _Mistake(ValueError):
     pass
+
+
+class _Size:
+    """What an expression costs a proxy, which writes repetitions out: each group's sum, and its last part's."""
+
+    def __init__(self) -> None:
+        self.open = [[0, 0]]
+
+    def part(self, cost: int) -> None:
+        group = self.open[-1]
+        group[:] = sum(group), cost
+
+    def nest(self, levels: int) -> None:
+        if len(self.open) + levels > MAX_DEPTH:
+            raise _Mistake(f"{MAX_DEPTH} groups or brackets are inside of one another")
+
+    def begin(self) -> None:
+        self.nest(1)
+        self.open.append([0, 0])
+
+    def end(self) -> None:
+        if len(self.open) > 1:
+            self.part(sum(self.open.pop()) + CHARACTER_BYTES)
+
+    def repeat(self, times: int) -> None:
+        group = self.open[-1]
+        group[1] = (group[1] + CHARACTER_BYTES) * max(times, 1)
+        if sum(group) > MAX_BYTES:
+            raise _Mistake("it is too big with its repetitions written out")
 
 
 def regex_mistake(text: str) -> str | None:
@@ -44,27 +84,52 @@ def shape(text: str) -> list[str]:
     """Return the expression with its words replaced by such as Python takes as well."""
     parts: list[str] = []
     names: set[str] = set()
+    size = _Size()
     at = 0
     while at < len(text):
+        begin = at
         if text[at] == "\\":
             kind, at = escape(text, at)
+            size.part(class_bytes(text[begin:at]))
             parts.append(NOTHING if kind == "place" else "x")
         elif text[at] == "[":
             at = bracketed(text, at)
+            size.nest(text.count("[", begin, at))
+            size.part(ANY_BYTES + (at - begin) * CHARACTER_BYTES + class_bytes(text[begin:at]))
             parts.append("x")
         elif text.startswith("(?", at):
             group, at = opened(text, at, names)
+            if group != UNREPEATABLE:
+                size.begin()
             parts.append(group)
         elif text[at] == "{":
             found = REPEAT.match(text, at)
             if found is None:
                 raise _Mistake("a '{' that is no repetition has to be written as '\\{'")
+            size.repeat(max(int(number or 0) for number in found[0][1:-1].split(",")))
             parts.append(found[0])
             at = found.end()
         else:
+            if text[at] == "(":
+                size.begin()
+            elif text[at] == ")":
+                size.end()
+            elif text[at] in "*+?":
+                size.repeat(1)
+            else:
+                size.part(ANY_BYTES if text[at] == "." else CHARACTER_BYTES)
             parts.append(NOTHING if text[at] in "^$" else text[at] if text[at] in "().*+?|" else "x")
             at += 1
+    # Once, where nothing was repeated last.
+    while len(size.open) > 1:
+        size.end()
+    size.repeat(1)
     return parts
+
+
+def class_bytes(text: str) -> int:
+    """Return what the classes that an expression names cost a proxy."""
+    return sum(CLASS_BYTES.get(name, CHARACTER_BYTES) for name in CLASSES.findall(text)) or CHARACTER_BYTES
 
 
 def escape(text: str, at: int) -> tuple[str, int]:
