@@ -13,10 +13,10 @@ from tulle.rules.injection import (
     Membership,
     Site,
     Subject,
+    asks_for_injection,
     effective_annotations,
     inbound_ports,
     membership,
-    mentions_injection,
     plan,
 )
 
@@ -108,9 +108,10 @@ def test_a_pod_with_a_proxy_of_its_own_is_not_meshed() -> None:
     assert membership(lone.spec, {}, {}, otherwise=True).reason == "it brings a proxy of its own"
 
 
-def test_a_folder_speaks_about_injection_as_soon_as_one_object_does() -> None:
-    assert not mentions_injection([{}, {"other": "x"}])
-    assert mentions_injection([{}, {"linkerd.io/inject": "disabled"}])
+def test_a_folder_chooses_whom_to_mesh_as_soon_as_one_object_asks_for_it() -> None:
+    assert not asks_for_injection([{}, {"other": "x"}, {"linkerd.io/inject": "disabled"}])
+    assert asks_for_injection([{}, {"linkerd.io/inject": "enabled"}])
+    assert asks_for_injection([{}, {"linkerd.io/inject": "ingress"}])
 
 
 def test_a_namespace_hands_on_its_settings_and_nothing_else() -> None:

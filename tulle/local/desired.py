@@ -29,9 +29,9 @@ from tulle.model.workload import (
 )
 from tulle.rules.injection import (
     Membership,
+    asks_for_injection,
     effective_annotations,
     membership,
-    mentions_injection,
 )
 from tulle.rules.kinds import Object
 
@@ -75,7 +75,7 @@ class Folder:
             for name in names
         }
         said = [*namespaces.values(), *(template_of(each)[1] for each in objects if is_workload(each))]
-        return cls(objects, namespaces, settings, not mentions_injection(said))
+        return cls(objects, namespaces, settings, not asks_for_injection(said))
 
     @property
     def workloads(self) -> dict[WorkloadKey, Workload]:

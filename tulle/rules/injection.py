@@ -122,9 +122,9 @@ class Injection:
     remarks: tuple[str, ...]
 
 
-def mentions_injection(annotations: Iterable[Mapping[str, str]]) -> bool:
-    """Say whether any object says something about being meshed; if none does, a whole folder is."""
-    return any(INJECT in each for each in annotations)
+def asks_for_injection(annotations: Iterable[Mapping[str, str]]) -> bool:
+    """Say whether any object asks to be meshed; if none does, a whole folder is, but what is taken out of it."""
+    return any(each.get(INJECT, "disabled") != "disabled" for each in annotations)
 
 
 def membership(
