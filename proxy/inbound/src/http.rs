@@ -17,7 +17,7 @@ use tulle_http::{
     orig_proto, redirect, refuse,
 };
 use tulle_policy::{Answer, Facts, Grant, Permit, apply_request};
-use tulle_telemetry::ResponseFacts;
+use tulle_telemetry::{AccessLog, LoggedClient, ResponseFacts};
 use tulle_trace::Span;
 
 use crate::{
@@ -40,6 +40,8 @@ pub(crate) struct HttpService {
     port: Rc<Port>,
     peer: Peer,
     client_id: Option<HeaderValue>,
+    /// Where there is an access log.
+    logged: Option<(AccessLog, Rc<LoggedClient>)>,
     /// The handles of the last request: most connections need no others.
     last: RefCell<Option<Rc<Admitted>>>,
 }
@@ -48,6 +50,10 @@ impl HttpService {
     pub(crate) fn new(shard: &Rc<Shard>, port: Rc<Port>, peer: Peer) -> Rc<Self> {
         let client_id = peer.tls.client_id();
         Rc::new(Self {
+            logged: shard
+                .access_log
+                .clone()
+                .map(|log| (log, LoggedClient::new(peer.address, client_id))),
             client_id: client_id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()),
             shard: shard.clone(),
             port,
@@ -238,9 +244,8 @@ impl Service for HttpService {
     async fn call(&self, mut request: Request, interim: Interim) -> Response {
         let words = self.words(Words::of(&request));
         let span = self.shard.tracer.server(Direction::Inbound, &mut request);
-        let entry = self.shard.access_log.as_ref();
-        let entry =
-            entry.map(|log| log.begin(&request, self.peer.address, self.peer.tls.client_id()));
+        let entry = self.logged.as_ref();
+        let entry = entry.map(|(log, client)| log.begin(&request, client));
         let response = {
             let mut serving = pin!(self.serve(request, interim, words, span.as_ref()));
             match entry {
@@ -268,8 +273,8 @@ impl Service for HttpService {
 
     fn refuse(&self, refusal: &Refusal, words: Words) -> Response {
         self.note(refusal);
-        if let Some(log) = &self.shard.access_log {
-            log.unread(refusal, self.peer.address, self.peer.tls.client_id());
+        if let Some((log, client)) = &self.logged {
+            log.unread(refusal, client);
         }
         refuse(refusal, self.words(words))
     }

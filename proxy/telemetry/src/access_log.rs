@@ -105,9 +105,9 @@ impl AccessLog {
 
     /// A request has come.
     #[must_use]
-    pub fn begin(&self, request: &Request, client: SocketAddr, id: Option<&Id>) -> Box<Entry> {
+    pub fn begin(&self, request: &Request, client: &Rc<LoggedClient>) -> Box<Entry> {
         let headers = request.headers();
-        let mut entry = Entry::new(self, client, id);
+        let mut entry = Entry::new(self, client);
         entry.method = request.method().clone();
         entry.uri = request.uri().clone();
         entry.version = request.version();
@@ -119,8 +119,8 @@ impl AccessLog {
     }
 
     /// Something has come that is no request, and was refused.
-    pub fn unread(&self, refusal: &Refusal, client: SocketAddr, id: Option<&Id>) {
-        let mut entry = Entry::new(self, client, id);
+    pub fn unread(&self, refusal: &Refusal, client: &Rc<LoggedClient>) {
+        let mut entry = Entry::new(self, client);
         entry.status = refusal.status().as_u16();
     }
 
@@ -144,14 +144,33 @@ impl AccessLog {
     }
 }
 
+/// Who sends the requests of one connection, as lines say it.
+#[derive(Debug)]
+pub struct LoggedClient {
+    address: String,
+    id: String,
+}
+
+impl LoggedClient {
+    /// Write it once for all lines.
+    #[must_use]
+    pub fn new(address: SocketAddr, id: Option<&Id>) -> Rc<Self> {
+        let mut text = String::new();
+        quoted(&mut text, id.map_or("-", Id::as_str));
+        Rc::new(Self {
+            address: address.to_string(),
+            id: text,
+        })
+    }
+}
+
 /// The line of one request; it is written when this is dropped, with what is known by then.
 #[derive(Debug)]
 pub struct Entry {
     log: AccessLog,
     came: SystemTime,
     started: Instant,
-    client: SocketAddr,
-    id: Option<Id>,
+    client: Rc<LoggedClient>,
     /// Absent, as the fields from the header, where no request could be read.
     method: Method,
     uri: Uri,
@@ -167,13 +186,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(log: &AccessLog, client: SocketAddr, id: Option<&Id>) -> Box<Self> {
+    fn new(log: &AccessLog, client: &Rc<LoggedClient>) -> Box<Self> {
         Box::new(Self {
             log: log.clone(),
             came: SystemTime::now(),
             started: Instant::now(),
-            client,
-            id: id.cloned(),
+            client: client.clone(),
             method: Method::default(),
             uri: Uri::default(),
             version: Version::default(),
@@ -203,9 +221,9 @@ impl Entry {
     }
 
     fn apache(&self, out: &mut String, second: &mut (u64, String)) {
-        address(out, self.client);
+        out.push_str(&self.client.address);
         out.push(' ');
-        out.push_str(self.id.as_ref().map_or("-", Id::as_str));
+        out.push_str(&self.client.id);
         out.push_str(" - [");
         timestamp(out, self.came, second);
         out.push_str("] \"");
@@ -222,16 +240,16 @@ impl Entry {
 
     fn json(&self, out: &mut String, second: &mut (u64, String)) {
         out.push_str("{\"client.addr\":\"");
-        address(out, self.client);
+        out.push_str(&self.client.address);
         out.push_str("\",\"client.id\":\"");
-        quoted(out, self.id.as_ref().map_or("-", Id::as_str));
+        out.push_str(&self.client.id);
         out.push_str("\",\"host\":\"");
         match (&self.host, self.uri.authority()) {
             (None, Some(authority)) => quoted(out, authority.as_str()),
             (host, _) => written(out, host.as_ref()),
         }
         out.push_str("\",\"method\":\"");
-        quoted(out, self.method.as_str());
+        out.push_str(self.method.as_str());
         out.push_str("\",\"processing_ns\":\"");
         number(out, nanoseconds(self.processing));
         out.push_str("\",\"request_bytes\":\"");
@@ -290,21 +308,6 @@ fn trace(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 // A line is written for each request, so what is simple does not go through `fmt`.
-
-fn address(out: &mut String, address: SocketAddr) {
-    let SocketAddr::V4(v4) = address else {
-        let _ = write!(out, "{address}");
-        return;
-    };
-    let [first, rest @ ..] = v4.ip().octets();
-    number(out, first.into());
-    for octet in rest {
-        out.push('.');
-        number(out, octet.into());
-    }
-    out.push(':');
-    number(out, v4.port().into());
-}
 
 fn target(out: &mut String, uri: &Uri) {
     match uri.path_and_query() {
@@ -437,8 +440,8 @@ mod tests {
             .unwrap()
     }
 
-    fn client() -> SocketAddr {
-        ([10, 0, 0, 7], 4321).into()
+    fn client(id: Option<&Id>) -> Rc<LoggedClient> {
+        LoggedClient::new(([10, 0, 0, 7], 4321).into(), id)
     }
 
     fn lines(log: &AccessLog) -> String {
@@ -449,7 +452,7 @@ mod tests {
     fn a_response_is_logged_when_its_body_ends_with_the_bytes_that_were_sent() {
         let log = log(AccessFormat::Apache);
         let id = Id::new("web.shop.serviceaccount");
-        let entry = log.begin(&request(), client(), Some(&id));
+        let entry = log.begin(&request(), &client(Some(&id)));
 
         let response = entry.follow(Response::new(Body::full("hello")), Duration::ZERO);
         assert_eq!(lines(&log), "");
@@ -468,7 +471,7 @@ mod tests {
     fn a_client_that_left_before_the_answer_has_its_line_too() {
         let log = log(AccessFormat::Apache);
 
-        drop(log.begin(&request(), client(), None));
+        drop(log.begin(&request(), &client(None)));
 
         assert!(lines(&log).starts_with("10.0.0.7:4321 - - ["));
         assert!(lines(&log).ends_with(" HTTP/2.0\" 000 0\n"));
@@ -477,7 +480,7 @@ mod tests {
     #[test]
     fn what_a_peer_writes_stays_inside_its_quotes() {
         let log = log(AccessFormat::Json);
-        let entry = log.begin(&request(), client(), None);
+        let entry = log.begin(&request(), &client(None));
 
         drop(entry.follow(Response::new(Body::empty()), Duration::from_nanos(39_826)));
 
@@ -497,7 +500,7 @@ mod tests {
     fn what_is_no_request_is_a_line_with_its_status() {
         let log = log(AccessFormat::Apache);
 
-        log.unread(&Refusal::new(Reason::BadRequest, "no"), client(), None);
+        log.unread(&Refusal::new(Reason::BadRequest, "no"), &client(None));
 
         assert!(lines(&log).ends_with("\" 400 0\n"), "{}", lines(&log));
     }
@@ -507,7 +510,7 @@ mod tests {
         let log = log(AccessFormat::Apache);
 
         while log.0.buffer.lock().lost == 0 {
-            drop(log.begin(&request(), client(), None));
+            drop(log.begin(&request(), &client(None)));
         }
 
         assert!(lines(&log).len() < MAX_BUFFER + 1024);

@@ -12,7 +12,7 @@ mod refusals;
 mod request;
 mod response;
 
-pub use access_log::{AccessLog, Entry};
+pub use access_log::{AccessLog, Entry, LoggedClient};
 pub use connection::{ConnectionMetrics, Counted};
 pub use in_flight::{InFlight, Slot};
 pub use labels::{client_tls_labels, endpoint_tls_labels, target_labels};
