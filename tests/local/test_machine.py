@@ -225,8 +225,8 @@ spec:
     metadata: {annotations: {linkerd.io/inject: disabled}}
     spec:
       restartPolicy: Never
-      initContainers: [{name: first, command: [sh, -c, "echo first > /work/x"], volumeMounts: [{name: w, mountPath: /work}]}]
-      containers: [{name: main, command: [sh, -c, "cat /work/x; exit %d"], volumeMounts: [{name: w, mountPath: /work}]}]
+      initContainers: [{name: first, command: [sh, -c, "echo first > /scratch/x"], volumeMounts: [{name: w, mountPath: /scratch}]}]
+      containers: [{name: main, command: [sh, -c, "cat /scratch/x; exit %d"], volumeMounts: [{name: w, mountPath: /scratch}]}]
       volumes: [{name: w, emptyDir: {}}]
 ---
 """

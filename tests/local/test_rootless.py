@@ -88,9 +88,9 @@ async def test_a_plain_user_can_run_a_mesh(mesh: Machine) -> None:
 
 
 async def test_what_a_killed_mesh_leaves_can_be_removed_by_its_user(mesh: Machine) -> None:
-    volume = "volumeMounts: [{name: work, mountPath: /work}]"
+    volume = "volumeMounts: [{name: work, mountPath: /scratch}]"
     await mesh.up(app(mesh, spec=volume, pod="volumes: [{name: work, emptyDir: {}}]") + published(mesh))
-    await mesh.ask("write", path="/work/x", text="x")
+    await mesh.ask("write", path="/scratch/x", text="x")
     assert mesh.process is not None
     os.kill(mesh.init, signal.SIGKILL)
     await mesh.process.communicate()
