@@ -92,8 +92,18 @@ def figures(results: Json) -> list[Figure]:
         _download(measured.get("download")),
         *_workers(measured.get("workers")),
         _slow(measured.get("slow-backend")),
-        _features(measured.get("features")),
-        _access_log(measured.get("access-log")),
+        _ratio(
+            "50 routes, retries and authorization: CPU per request",
+            "plain",
+            measured.get("features", {}).get("configured_ratio"),
+            1.15,
+        ),
+        _ratio(
+            "access log: user instructions of the pair",
+            "without",
+            measured.get("access-log", {}).get("ratio"),
+            1.05,
+        ),
     ]
 
 
@@ -189,13 +199,7 @@ def _workers(measured: Json | None) -> list[Figure]:
     ratio = measured["ratio"] if measured else None
     low, high = (measured["lowest_share"], measured["highest_share"]) if measured else (None, None)
     return [
-        Figure(
-            "two workers: CPU per request",
-            "≤ 1.1 × of one",
-            "",
-            f"{ratio:.3f} ×" if ratio is not None else None,
-            _at_most(ratio, 1.1),
-        ),
+        _ratio("two workers: CPU per request", "of one", ratio, 1.1),
         Figure(
             "two workers: share of 256 connections each",
             "35-65 %",
@@ -218,25 +222,13 @@ def _slow(measured: Json | None) -> Figure:
     )
 
 
-def _features(measured: Json | None) -> Figure:
-    ratio = measured["configured_ratio"] if measured else None
+def _ratio(name: str, of: str, value: float | None, must: float) -> Figure:
     return Figure(
-        "50 routes, retries and authorization: CPU per request",
-        "≤ 1.15 × plain",
+        name,
+        f"≤ {must} × {of}",
         "",
-        f"{ratio:.3f} ×" if ratio is not None else None,
-        _at_most(ratio, 1.15),
-    )
-
-
-def _access_log(measured: Json | None) -> Figure:
-    ratio = measured["ratio"] if measured else None
-    return Figure(
-        "access log: user instructions of the pair",
-        "≤ 1.05 × without",
-        "",
-        f"{ratio:.3f} ×" if ratio is not None else None,
-        _at_most(ratio, 1.05),
+        f"{value:.3f} ×" if value is not None else None,
+        _at_most(value, must),
     )
 
 
